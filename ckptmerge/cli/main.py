@@ -1,0 +1,61 @@
+"""The command tree, and how errors become exit codes.
+
+0: done (also when nothing was promoted); 1: refused, with the reason; 2: misused.
+"""
+
+import json
+import sys
+from importlib.metadata import entry_points
+
+import click
+import typer
+
+from ckptmerge.cli import held_out, local
+from ckptmerge.errors import CkptmergeError, InvalidWeightsError
+
+app = typer.Typer(
+    name="ckptmerge",
+    help="Find, certify and write the best merge of a pretraining run's checkpoints.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(local.optimize)
+app.command()(local.merge)
+app.command()(local.evaluate)
+app.command()(local.inspect)
+app.add_typer(held_out.app, name="heldout")
+for _command in sorted(entry_points(group="ckptmerge.commands"), key=lambda point: point.name):
+    app.command(_command.name)(_command.load())
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code; refusals are printed, never raised."""
+    try:
+        app(arguments, standalone_mode=False)
+    except CkptmergeError as error:
+        _report(error, as_json="--json" in arguments)
+        return 2 if isinstance(error, InvalidWeightsError) else 1
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo("interrupted; nothing was published", err=True)
+        return 130
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    return 0
+
+
+def _report(error: CkptmergeError, *, as_json: bool) -> None:
+    kind = type(error).__name__.removesuffix("Error")
+    if as_json:
+        problem = {"type": kind, "title": type(error).__doc__ or kind, "detail": str(error)}
+        click.echo(json.dumps({"problem": problem}, indent=2))
+    else:
+        click.echo(f"ckptmerge: {error}", err=True)

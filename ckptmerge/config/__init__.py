@@ -1,0 +1,1 @@
+"""Configuration as people write it, checked where it comes in."""

@@ -1,0 +1,1 @@
+"""The nouns of ckptmerge: frozen values and pure transitions, standard library only."""

@@ -1,0 +1,50 @@
+"""Run: one pretraining run, and how much of its testing budget it has spent."""
+
+import re
+from dataclasses import dataclass, replace
+
+from ckptmerge.domain.digest import Digest
+from ckptmerge.errors import InvalidInputError
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
+RESERVED = frozenset(
+    {"v1", "api", "docs", "static", "runs", "studies", "healthz", "readyz", "metrics"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Era:
+    """The time during which a run is judged on one held-out set.
+
+    A new held-out set begins a new era: alpha restarts, and curves are not joined.
+    """
+
+    held_out: Digest
+    tests: int = 0
+    """Tests already made on the certify split."""
+
+    def next_test(self) -> tuple[int, "Era"]:
+        """Return the number of the next test, and the era after it."""
+        return self.tests + 1, replace(self, tests=self.tests + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A pretraining run.
+
+    Raises:
+        InvalidInputError: the name is reserved, or holds other than lower-case letters, digits,
+            ``.``, ``_`` and ``-``.
+    """
+
+    name: str
+    era: Era
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise InvalidInputError(
+                f"run name {self.name!r}: use 1 to 96 lower-case letters, digits, '.', '_' or '-', "
+                "beginning with a letter or digit"
+            )
+        if self.name in RESERVED:
+            raise InvalidInputError(f"run name {self.name!r} is reserved; choose another")

@@ -1,0 +1,1 @@
+"""How good a model is on documents, and how sure that is."""

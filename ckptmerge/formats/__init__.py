@@ -1,0 +1,1 @@
+"""Model files: the safetensors gate, manifests, and tensors read and written by name."""

@@ -1,0 +1,376 @@
+"""A model folder written so that it is either complete under its name or not there at all.
+
+Bytes go to a hidden sibling, ``.{name}.partial-…``, whose weight files are called
+``*.incomplete`` until the last byte of the last one is on the disk. Then: rename the files, sync
+the folder, rename the folder, sync its parent. Without the syncs a power cut after the renames
+leaves files of zero bytes under good names (measured on ext4). The hidden folder is locked while
+its writer lives; one that can be locked belongs to a dead writer, and the next run removes it.
+"""
+
+import errno
+import fcntl
+import glob
+import json
+import os
+import secrets
+import shutil
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from ckptmerge.domain.checkpoint import (
+    BITS,
+    MERGEABLE,
+    FileEntry,
+    Manifest,
+    TensorEntry,
+    TensorSpec,
+)
+from ckptmerge.domain.digest import Digest
+from ckptmerge.errors import InvalidInputError, OutOfSpaceError, OutputExistsError
+from ckptmerge.formats.header import HARD_HEADER_LIMIT, encode_header, parse_header
+from ckptmerge.formats.inspection import Inspection
+from ckptmerge.formats.manifest import INDEX, WEIGHTS
+
+INCOMPLETE = ".incomplete"
+"""Ending of a weight file that is still being written."""
+
+_FLUSHED_AT_ONCE = 64 * 2**20
+"""Bytes after which the kernel is asked to start writing; it would wait for gigabytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One weight file: its name, and its tensors in the order of their bytes."""
+
+    name: str
+    specs: tuple[TensorSpec, ...]
+
+
+def plan_shards(specs: Sequence[TensorSpec], shard_size: int) -> tuple[Shard, ...]:
+    """Distribute tensors over weight files of at most ``shard_size`` bytes of tensors.
+
+    Greedy in the order of names; a tensor larger than the limit gets a file of its own. Within a
+    file wider dtypes come first, then names, as safetensors itself writes: every tensor is then
+    aligned to its own width, which readers that map the file rely on.
+    """
+    groups: list[list[TensorSpec]] = [[]]
+    filled = 0
+    for spec in sorted(specs):
+        if groups[-1] and filled + spec.bytes > shard_size:
+            groups.append([])
+            filled = 0
+        groups[-1].append(spec)
+        filled += spec.bytes
+    count = len(groups)
+    return tuple(
+        Shard(
+            WEIGHTS if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors",
+            tuple(sorted(group, key=lambda spec: (-BITS[spec.dtype], spec.name))),
+        )
+        for number, group in enumerate(groups, start=1)
+    )
+
+
+class FolderSink:
+    """Writes a model folder; a context manager that leaves the whole model or nothing.
+
+    Tensors come block by block in ``order``. ``publish`` makes the folder visible; leaving the
+    context without it, for whatever reason, removes everything that was written.
+
+    Raises:
+        OutputExistsError: something stands at ``out`` already, or appears there meanwhile.
+        OutOfSpaceError: the disk cannot hold the model; what had been written was removed.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        specs: Sequence[TensorSpec],
+        *,
+        metadata: Mapping[str, str],
+        shard_size: int,
+    ) -> None:
+        self._out = out.absolute()
+        if self._out.name in {"", ".."}:
+            raise InvalidInputError(f"{out} cannot be an output folder; name a new one")
+        shards = plan_shards(specs, shard_size)
+        self.order: Sequence[TensorSpec] = tuple(s for shard in shards for s in shard.specs)
+        self._shards = deque(shards)
+        self._metadata = metadata
+        self._bytes = sum(spec.bytes for spec in specs)
+        self._files: list[FileEntry] = []
+        self._tensors: list[TensorEntry] = []
+        self._file: _WeightFile | None = None
+        self._cleanup = ExitStack()
+
+    def __enter__(self) -> "FolderSink":
+        try:
+            self._begin()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        return self
+
+    def _begin(self) -> None:
+        self._out.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(self._out):
+            raise OutputExistsError(_exists(self._out))
+        _remove_dead(self._out)
+        if _free(self._out.parent) < self._bytes:
+            raise OutOfSpaceError(_no_space(self._out, self._bytes))
+        self._partial = _claim(self._out, self._cleanup)
+        self._file = self._next_file()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._cleanup.close()
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise OutOfSpaceError(_no_space(self._out, self._bytes)) from error
+
+    def lend(self, size: int) -> memoryview:
+        """Return a writable buffer of ``size`` bytes; waits until one has reached the disk's cache.
+
+        Raises:
+            ValueError: every tensor has been written.
+        """
+        return self._current().lend(size)
+
+    def write(self, name: str, view: memoryview) -> None:
+        """Take the next bytes, which belong to tensor ``name``; every tensor has at least one turn.
+
+        Raises:
+            ValueError: it is not this tensor's turn, or the bytes go past its end.
+            NonFiniteTensorError: a file is complete, and a tensor in it holds NaN or infinity.
+        """
+        file = self._current()
+        file.write(name, view)
+        if file.full:
+            entry, tensors = file.finish()
+            self._files.append(entry)
+            self._tensors += tensors
+            self._file = self._next_file()
+
+    def publish(
+        self, side_files: Mapping[str, bytes], extra_files: Mapping[str, bytes]
+    ) -> Manifest:
+        """Sync everything, give the folder its name, and return its manifest.
+
+        Args:
+            side_files: What belongs to the model: configuration, tokenizer.
+            extra_files: What only lies beside it, such as ``recipe.json``; not in the manifest,
+                so that the model's digest does not depend on it.
+
+        Raises:
+            ValueError: tensors are missing, or a name is not a plain one of its own.
+            OutputExistsError: something appeared under the folder's name meanwhile.
+        """
+        if self._file is not None:
+            raise ValueError(f"{self._file.turn!r} and what follows it have not been written")
+        weights = [file.name for file in self._files]
+        if len(weights) > 1:
+            side_files = {**side_files, INDEX: _index(self._tensors)}
+        names = [*weights, *side_files, *extra_files]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two files of one model have the same name: {sorted(names)}")
+        for name, content in {**side_files, **extra_files}.items():
+            _write_file(self._partial, name, content)
+        for name in weights:
+            (self._partial / (name + INCOMPLETE)).rename(self._partial / name)
+        _sync(self._partial)
+        _rename_to_absent(self._partial, self._out)
+        _sync(self._out.parent)
+        side = [FileEntry(n, len(c), Digest.of_bytes(c)) for n, c in side_files.items()]
+        return Manifest(
+            tuple(sorted([*self._files, *side])),
+            tuple(sorted(self._tensors, key=lambda entry: entry.spec)),
+        )
+
+    def _current(self) -> "_WeightFile":
+        if self._file is None:
+            raise ValueError("every tensor has been written already")
+        return self._file
+
+    def _next_file(self) -> "_WeightFile | None":
+        if not self._shards:
+            return None
+        return _WeightFile(self._partial, self._shards.popleft(), self._metadata)
+
+
+class _WeightFile:
+    """One ``*.incomplete`` file: header first, then its tensors, digested as they pass."""
+
+    def __init__(self, folder: Path, shard: Shard, metadata: Mapping[str, str]) -> None:
+        header = encode_header(shard.specs, metadata)
+        size = len(header) + sum(spec.bytes for spec in shard.specs)
+        self._entries = parse_header(header, size, file=shard.name, limit=HARD_HEADER_LIMIT).tensors
+        self._waiting = deque(shard.specs)
+        self._filled = 0
+        self._unflushed = 0
+        self._opened = ExitStack()
+        path = folder / (shard.name + INCOMPLETE)
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        self._opened.callback(os.close, self._descriptor)
+        self._inspection = self._opened.enter_context(Inspection(shard.name, header))
+        self._writer = self._opened.enter_context(ThreadPoolExecutor(1, "ckptmerge-write"))
+        self._flusher = self._opened.enter_context(ThreadPoolExecutor(1, "ckptmerge-flush"))
+        self._flushed: Future[None] | None = None
+        self._writer.submit(_write_all, self._descriptor, memoryview(header)).result()
+
+    @property
+    def turn(self) -> str:
+        """Name of the tensor whose bytes come next."""
+        return self._waiting[0].name
+
+    @property
+    def full(self) -> bool:
+        """Whether all tensors have been written."""
+        return not self._waiting
+
+    def lend(self, size: int) -> memoryview:
+        return self._inspection.lend(size)
+
+    def write(self, name: str, view: memoryview) -> None:
+        spec = self._waiting[0]
+        if name != spec.name or self._filled + len(view) > spec.bytes:
+            raise ValueError(f"{len(view)} bytes of {name!r} came when {spec.name!r} was due")
+        written = self._writer.submit(_write_all, self._descriptor, view)
+        self._inspection.feed(spec, view, written)
+        self._filled += len(view)
+        if self._filled == spec.bytes:
+            self._waiting.popleft()
+            self._filled = 0
+        self._flush_early(len(view))
+
+    def finish(self) -> tuple[FileEntry, tuple[TensorEntry, ...]]:
+        """Sync and close the file; return its entry and its tensors' entries."""
+        facts = self._inspection.finish(self._entries)
+        os.fsync(self._descriptor)
+        self.close()
+        return facts
+
+    def close(self) -> None:
+        """Stop the threads and close the file, complete or not."""
+        self._opened.close()
+
+    def _flush_early(self, count: int) -> None:
+        """Let the disk begin while tensors are still being computed."""
+        self._unflushed += count
+        idle = self._flushed is None or self._flushed.done()
+        if self._unflushed >= _FLUSHED_AT_ONCE and idle:
+            self._flushed = self._flusher.submit(os.fdatasync, self._descriptor)
+            self._unflushed = 0
+
+
+def _claim(out: Path, cleanup: ExitStack) -> Path:
+    """Make the hidden folder and lock it; ``cleanup`` removes it if it still has that name."""
+    while True:
+        partial = out.with_name(f".{out.name}.partial-{secrets.token_hex(4)}")
+        partial.mkdir()
+        with suppress(BlockingIOError, FileNotFoundError):
+            # Another run may take a folder that is not locked yet for a dead one: then try again.
+            descriptor = _lock(partial)
+            cleanup.callback(os.close, descriptor)
+            cleanup.callback(shutil.rmtree, partial, ignore_errors=True)
+            return partial
+
+
+def _lock(folder: Path) -> int:
+    """Lock a folder until the descriptor closes, be it by the writer's death.
+
+    Raises:
+        OSError: somebody else holds the lock, or has removed the folder.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(descriptor), folder.stat()):
+            raise FileNotFoundError(errno.ENOENT, "replaced meanwhile", str(folder))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _remove_dead(out: Path) -> None:
+    """Remove hidden folders whose writers died before they could."""
+    for partial in out.parent.glob(f"{glob.escape(f'.{out.name}.partial-')}*"):
+        with suppress(OSError):
+            descriptor = _lock(partial)
+            shutil.rmtree(partial, ignore_errors=True)
+            os.close(descriptor)
+
+
+def _write_all(descriptor: int, view: memoryview) -> None:
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _write_file(folder: Path, name: str, content: bytes) -> None:
+    if "/" in name or name in {"", ".", ".."}:
+        raise ValueError(f"{name!r} is not a plain file name")
+    with (folder / name).open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _rename_to_absent(partial: Path, out: Path) -> None:
+    # The check is for an empty folder, which rename would replace; it refuses everything else
+    # itself, so even a folder that appears between the two lines is lost only if it is empty.
+    if os.path.lexists(out):
+        raise OutputExistsError(_exists(out))
+    try:
+        partial.rename(out)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OutputExistsError(_exists(out)) from error
+    except OSError as error:
+        if error.errno == errno.ENOTEMPTY:
+            raise OutputExistsError(_exists(out)) from error
+        raise
+
+
+def _index(tensors: Sequence[TensorEntry]) -> bytes:
+    """Write the index as transformers does: sizes, then the file of each tensor."""
+    index = {
+        "metadata": {
+            "total_parameters": sum(e.spec.elements for e in tensors if e.spec.dtype in MERGEABLE),
+            "total_size": sum(entry.spec.bytes for entry in tensors),
+        },
+        "weight_map": {e.spec.name: e.file for e in sorted(tensors, key=lambda e: e.spec)},
+    }
+    return (json.dumps(index, indent=2) + "\n").encode()
+
+
+def _free(folder: Path) -> int:
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
+
+
+def _exists(out: Path) -> str:
+    return f"{out} exists already and was left as it is; choose another name or remove it"
+
+
+def _no_space(out: Path, needed: int) -> str:
+    return (
+        f"{out} needs {needed:,} bytes and {out.parent} has {_free(out.parent):,} free; "
+        "nothing was left behind, free some space or choose another disk"
+    )

@@ -1,0 +1,1 @@
+"""Merging: the arithmetic, which tensors it applies to, and where its results go."""

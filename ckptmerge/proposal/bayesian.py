@@ -1,0 +1,115 @@
+"""The proposer: from everything a study knows to its next candidate, as a pure function.
+
+Nothing is kept between calls: the surrogate is refitted from the observations each time, and all
+randomness follows from the request's seed and index. So the same request gives the same candidate
+bit for bit, in this process, in another, or after a restart.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from botorch.models import SingleTaskGP
+from botorch.utils.sampling import manual_seed
+from jaxtyping import Float64
+from numpy.random import Generator
+from torch import Tensor
+
+from ckptmerge.proposal.acquisition import RAW, choose
+from ckptmerge.proposal.geometry import Geometry
+from ckptmerge.proposal.request import Proposal, ProposalRequest
+from ckptmerge.proposal.starts import generator, starts, uniform
+from ckptmerge.proposal.stopping import reason_to_stop, statistical_floor
+from ckptmerge.proposal.surrogate import FIT_ERRORS, fit
+
+
+def propose(request: ProposalRequest) -> Proposal:
+    """Return the next candidate of a study, and whether it is worth a pass.
+
+    Where no model of the loss can be had (too few observations, all alike, or a fit that fails) the
+    candidate is the legal point farthest from what was measured, and ``fallback`` says so.
+
+    Raises:
+        InvalidInputError: never for a request that could be built; listed because weights check
+            themselves.
+    """
+    random = generator(request.seed, request.index)
+    with _one_thread(), manual_seed(int(random.integers(2**31))):
+        geometry = Geometry(request.space)
+        if len(request.observations) < 2:
+            return _space_filling(request, geometry, random, "fewer than two observations")
+        try:
+            return _modelled(request, geometry, random)
+        except FIT_ERRORS as error:
+            return _space_filling(request, geometry, random, f"no fit: {error}")
+
+
+def _modelled(request: ProposalRequest, geometry: Geometry, random: Generator) -> Proposal:
+    """Propose by expected improvement under the surrogate."""
+    points = request.observations
+    observed = geometry.as_tensor(tuple(point.weights for point in points))
+    losses = torch.tensor([point.value for point in points], dtype=torch.float64)
+    variances = torch.tensor([point.variance for point in points], dtype=torch.float64)
+    model = fit(geometry, observed, losses, variances)
+    incumbent = _incumbent(model, geometry, observed)
+    begin = starts(geometry, observed[incumbent], random, RAW)
+    choice = choose(
+        model,
+        geometry,
+        observed,
+        geometry.as_tensor(request.pending),
+        begin,
+        seed=int(random.integers(2**31)),
+    )
+    replicates = torch.tensor([point.replicates for point in points], dtype=torch.float64)
+    floor = statistical_floor(model, geometry, losses, replicates, begin)
+    return Proposal(
+        weights=geometry.as_weights(choice.weights),
+        incumbent=incumbent,
+        expected_improvement=choice.expected_improvement,
+        floor=floor,
+        stop=reason_to_stop(
+            expected_improvement=choice.expected_improvement,
+            floor=floor,
+            observations=len(points),
+            dimension=request.space.dimension,
+        ),
+    )
+
+
+def _incumbent(
+    model: SingleTaskGP, geometry: Geometry, observed: Float64[Tensor, "n k"]
+) -> int:
+    """Return the row of the observation with the lowest posterior mean loss."""
+    with torch.no_grad():
+        return int(model.posterior(geometry.coordinates(observed)).mean.argmax())
+
+
+def _space_filling(
+    request: ProposalRequest, geometry: Geometry, random: Generator, reason: str
+) -> Proposal:
+    """Propose the legal point, of a random sample, that is farthest from all known points."""
+    values = [point.value for point in request.observations]
+    sample = uniform(geometry, random, RAW)
+    known = geometry.as_tensor(
+        (*(point.weights for point in request.observations), *request.pending)
+    )
+    row = int(torch.cdist(sample, known).min(dim=-1).values.argmax()) if len(known) else 0
+    return Proposal(
+        weights=geometry.as_weights(sample[row]),
+        incumbent=values.index(min(values)) if values else 0,
+        expected_improvement=0.0,
+        floor=0.0,
+        fallback=f"{reason}; the candidate fills the space instead",
+    )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: sums over threads differ in their last bits, and so would replays."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

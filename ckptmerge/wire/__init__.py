@@ -1,0 +1,1 @@
+"""What ckptmerge says to programs: JSON, one shape for the command line and for HTTP."""

@@ -1,0 +1,176 @@
+"""The best weights of a run: what `optimize --json` prints and GET …/best will answer."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ckptmerge.domain import certificate as domain
+from ckptmerge.domain.observation import Split
+
+Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+class Resource(BaseModel):
+    """Base of what goes out: no field too many, and numbers that strict JSON can carry."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DomainPart(Resource):
+    """One domain's part of a score or gain."""
+
+    mean: float
+    low: float
+    high: float
+    documents: int
+    too_few: bool
+    """Fewer than thirty independent documents: shown, but nothing is claimed from it."""
+
+
+class Score(Resource):
+    """Bits per byte of one model on one split, with its interval."""
+
+    mean: float
+    low: float
+    high: float
+    level: float
+    unit: Literal["bits_per_byte"]
+    split: Split
+    documents: int
+    domains: dict[str, DomainPart]
+
+    @classmethod
+    def of(cls, score: domain.Score) -> "Score":
+        """Write a score as JSON."""
+        return cls(**_interval(score), unit="bits_per_byte")
+
+
+class Gain(Resource):
+    """Bits per byte better than ``against``, paired by document; positive is better."""
+
+    against: str
+    mean: float
+    low: float
+    high: float
+    p: float
+    level: float
+    unit: Literal["bits_per_byte"]
+    split: Split
+    documents: int
+    domains: dict[str, DomainPart]
+
+    @classmethod
+    def of(cls, gain: domain.Gain) -> "Gain":
+        """Write a gain as JSON."""
+        return cls(**_interval(gain), against=gain.against, p=gain.p, unit="bits_per_byte")
+
+
+class Certificate(Resource):
+    """One test on the certify split."""
+
+    subject: str
+    passed: bool
+    alpha: float
+    test: int
+    """Number of the test within the run's era; it fixes alpha."""
+    p: float
+    split: Literal["certify"] = "certify"
+    documents: int
+    units: int
+    held_out: Sha256
+    artifact: Sha256 | None
+    gains: list[Gain]
+    worse_domains: list[str]
+
+    @classmethod
+    def of(cls, certificate: domain.Certificate) -> "Certificate":
+        """Write a certificate as JSON."""
+        return cls(
+            subject=certificate.subject,
+            passed=certificate.passed,
+            alpha=certificate.alpha,
+            test=certificate.test,
+            p=certificate.p,
+            documents=certificate.documents,
+            units=certificate.units,
+            held_out=str(certificate.held_out),
+            artifact=str(certificate.artifact) if certificate.artifact else None,
+            gains=[Gain.of(gain) for gain in certificate.gains],
+            worse_domains=list(certificate.worse_domains),
+        )
+
+
+class Weight(Resource):
+    """The weight of one checkpoint."""
+
+    checkpoint: str
+    attempt: int
+    step: int
+    weight: float
+
+
+class File(Resource):
+    """One file of the best weights."""
+
+    name: str
+    size: int
+    digest: Sha256
+    href: str
+
+
+class Passes(Resource):
+    """Forward passes spent: what the answer cost."""
+
+    search: int
+    certify: int
+    audit: int
+
+
+class Best(Resource):
+    """The best weights of a run, and why they are.
+
+    ``promoted`` is false until bytes were shown better on documents the search never saw; the best
+    then is the newest checkpoint, and ``reason`` says why.
+    """
+
+    run: str
+    kind: Literal["checkpoint", "merge"]
+    promoted: bool
+    reason: str
+    artifact: str | None
+    digest: Sha256
+    step: int
+    tokens: int | None
+    study: str | None
+    stopped: str
+    """Why the search ended."""
+    weights: list[Weight] | None
+    groups: list[dict[str, object]] | None
+    score: Score
+    baselines: dict[str, Score]
+    gains: list[Gain]
+    better_than_uniform: Gain | None
+    certificate: Certificate | None
+    """The last test made; None when nothing was worth testing."""
+    tests: list[Certificate]
+    """Every test of this decision, in order."""
+    passes: Passes
+    files: list[File]
+
+
+def _interval(value: domain.Score | domain.Gain) -> dict[str, object]:
+    return {
+        "mean": value.interval.mean,
+        "low": value.interval.low,
+        "high": value.interval.high,
+        "level": value.interval.level,
+        "split": value.split,
+        "documents": value.documents,
+        "domains": {
+            name: DomainPart(
+                mean=part.interval.mean, low=part.interval.low, high=part.interval.high,
+                documents=part.documents, too_few=part.too_few,
+            )
+            for name, part in value.domains.items()
+        },
+    }  # fmt: skip

@@ -1,0 +1,86 @@
+"""1. A checkpoint arrives: read every byte of it once, and know what it is."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ckptmerge.domain.checkpoint import Checkpoint
+from ckptmerge.errors import CheckpointFormatError, InvalidInputError
+from ckptmerge.formats.manifest import read_manifest
+
+_LAST_INTEGER = re.compile(r"(\d+)(?!.*\d)")
+
+
+def register(
+    path: Path, *, step: int | None = None, on_bytes: Callable[[int], None] | None = None
+) -> Checkpoint:
+    """Verify a checkpoint on disk and describe it.
+
+    Every byte is read once: digested, and checked for NaN and infinity. ``on_bytes`` hears how many
+    bytes were read since it was last called.
+
+    Raises:
+        CheckpointFormatError: it is not a safetensors checkpoint, or damaged.
+        InvalidInputError: no step is given and none can be found.
+    """
+    manifest = read_manifest(path, digests=True, on_bytes=on_bytes)
+    found = step_and_tokens(path)
+    if step is None and found[0] is None:
+        raise InvalidInputError(
+            f"{path}: which training step is this? End the folder's name with the step "
+            "(step-1000), or keep the trainer's trainer_state.json in it"
+        )
+    return Checkpoint(
+        label=str(path),
+        step=step if step is not None else found[0] or 0,
+        manifest=manifest,
+        tokens=found[1],
+    )
+
+
+def register_in_order(
+    paths: Sequence[Path], *, on_bytes: Callable[[int], None] | None = None
+) -> tuple[Checkpoint, ...]:
+    """Register checkpoints and put them oldest first.
+
+    Where no checkpoint tells its step, the order given is the order of training.
+
+    Raises:
+        InvalidInputError: only some of them tell their step.
+    """
+    steps = [step_and_tokens(path)[0] for path in paths]
+    if all(step is None for step in steps):
+        return tuple(
+            register(path, step=position, on_bytes=on_bytes) for position, path in enumerate(paths)
+        )
+    checkpoints = [register(path, on_bytes=on_bytes) for path in paths]
+    return tuple(sorted(checkpoints, key=lambda checkpoint: checkpoint.step))
+
+
+def missing_side_files(path: Path) -> tuple[str, ...]:
+    """Name what transformers needs beside the weights and does not find there."""
+    folder = path if path.is_dir() else path.parent
+    needed = {"config.json": ("config.json",), "tokenizer": ("tokenizer.json", "tokenizer.model")}
+    return tuple(
+        what for what, names in needed.items() if not any((folder / n).is_file() for n in names)
+    )
+
+
+def step_and_tokens(path: Path) -> tuple[int | None, int | None]:
+    """Find a checkpoint's step and tokens: trainer_state.json first, else the path's last integer.
+
+    Raises:
+        CheckpointFormatError: trainer_state.json is not what a trainer writes.
+    """
+    state = path / "trainer_state.json"
+    if state.is_file():
+        try:
+            content = json.loads(state.read_text("utf-8"))
+            tokens = content.get("num_input_tokens_seen")
+            return int(content["global_step"]), int(tokens) if tokens else None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointFormatError(f"{state} has no readable global_step: {error}") from error
+    name = path.name if path.is_dir() else path.stem
+    match = _LAST_INTEGER.search(name)
+    return (int(match.group(1)) if match else None), None

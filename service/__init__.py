@@ -1,0 +1,1 @@
+"""What runs ckptmerge for people: commands and services above the library."""

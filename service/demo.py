@@ -1,0 +1,195 @@
+"""`ckptmerge demo`: a real run, merged and certified on this machine, in front of your eyes."""
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ckptmerge.cli import render
+from ckptmerge.errors import CkptmergeError, OutputExistsError
+from ckptmerge.wire.best import Best
+
+MARKER = ".ckptmerge-demo"
+"""Marks a folder that the demo made and may make again."""
+
+WINDOW = 8
+"""Checkpoints searched: the last ones of the run."""
+
+LOWER, UPPER = -0.3, 1.5
+"""Bounds of a weight: slightly negative ones at the old end often help, and after annealing
+extrapolation is all that is left."""
+
+BUDGET = 32
+
+PROMPT = "The following function returns"
+
+
+class DemoFailedError(CkptmergeError):
+    """The demo found that something it says does not hold."""
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder for everything.")
+    ] = Path("demo"),
+    schedule: Annotated[
+        Literal["constant", "cosine"], typer.Option(help="Learning-rate schedule of the run.")
+    ] = "constant",
+    steps: Annotated[int, typer.Option(help="Training steps; a checkpoint every twelfth.")] = 600,
+    seed: Annotated[int, typer.Option(help="Seed of the training run and of the search.")] = 0,
+) -> None:
+    """Train a small model here, merge its last eight checkpoints, and certify the merge."""
+    _prepare(out)
+    run = _train(out, schedule=schedule, steps=steps, seed=seed)
+    best, merged = _optimize(run, out / "merged", seed=seed)
+    render.out.print()
+    render.show_best(best)
+    if merged is not None:
+        _say_worth(run, best)
+        _say_generated(run.checkpoints[-1], merged)
+    _verify(best, run, merged)
+    _say_where(run, out, merged)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the training job left."""
+
+    checkpoints: tuple[Path, ...]
+    held_out: Path
+    schedule: str
+
+
+def _prepare(out: Path) -> None:
+    if out.exists() and not (out / MARKER).is_file():
+        raise OutputExistsError(f"{out} exists and was not made by the demo; choose another --out")
+    if out.exists():
+        shutil.rmtree(out)
+    out.mkdir(parents=True)
+    (out / MARKER).touch()
+
+
+def _train(out: Path, *, schedule: Literal["constant", "cosine"], steps: int, seed: int) -> _Run:
+    from ckptmerge.pretrain.job import DEMO, pretrain
+    from ckptmerge.pretrain.text import read_corpus, write_held_out
+
+    render.out.print("reading the text that this Python installation carries")
+    corpus = read_corpus()
+    held_out = out / "held-out.jsonl"
+    write_held_out(corpus, held_out)
+    plan = replace(DEMO, schedule=schedule, steps=steps, every=steps // 12, seed=seed)
+    render.out.print(
+        f"training {plan.shape.parameters / 1e6:.2f} million parameters for {steps} steps, "
+        f"learning rate {schedule}; a checkpoint every {plan.every}"
+    )
+    with render.bars() as bars:
+        bars.stage("training", steps)
+        checkpoints = pretrain(corpus, plan, out / "run", on_step=lambda _s, _l: bars.advance(1))
+    return _Run(checkpoints, held_out, schedule)
+
+
+def _optimize(run: _Run, merged: Path, *, seed: int) -> tuple[Best, Path | None]:
+    from ckptmerge.workflow.local import optimize
+
+    with render.bars() as bars:
+        study = optimize(
+            run.checkpoints[-WINDOW:], held_out=run.held_out, run="demo", seed=seed, budget=BUDGET,
+            lower=LOWER, upper=UPPER, scratch=merged.parent, progress=bars,
+        )  # fmt: skip
+        if not study.promoted:
+            return study.best(), None
+        return study.best(study.publish(merged)), merged
+
+
+def _say_worth(run: _Run, best: Best) -> None:
+    from ckptmerge.domain.observation import Split
+    from ckptmerge.scaling.worth import worth_in_steps
+    from ckptmerge.workflow.evaluate import evaluate
+    from ckptmerge.workflow.register import step_and_tokens
+
+    steps = [step_and_tokens(folder)[0] or 0 for folder in run.checkpoints]
+    with render.bars() as bars:
+        losses = [
+            evaluate(folder, run.held_out, split=Split.AUDIT, progress=bars).interval.mean
+            for folder in run.checkpoints
+        ]
+    worth = worth_in_steps(steps, losses, merged=best.score.mean)
+    if worth.steps is None:
+        render.out.print("worth: the run no longer improves, so no number of its steps would do")
+    else:
+        at_least = "at least " if worth.bound else ""
+        render.out.print(
+            f"worth: {at_least}{worth.steps:.0f} more {run.schedule}-rate steps of this run "
+            f"({worth.steps / steps[-1]:.0%} of its {steps[-1]}); the loss curve ends before it "
+            "reaches the merge, so this is a bound from its slope"
+        )
+    render.out.print(
+        "Annealing the learning rate would collect much of the same gain by itself: after a decay "
+        "the merge is worth far fewer steps, often none."
+    )
+
+
+def _say_generated(newest: Path, merged: Path) -> None:
+    for name, folder in (("newest", newest), ("merged", merged)):
+        render.out.print(f"{name}: {_generate(folder)!r}")
+
+
+def _generate(folder: Path) -> str:
+    import torch
+
+    from ckptmerge.evaluation.models import load_model
+    from ckptmerge.evaluation.tokens import load_tokenizer
+
+    tokenizer = load_tokenizer(folder)
+    ids = torch.tensor([tokenizer(PROMPT)["input_ids"]])
+    module = load_model(folder, device=torch.device("cpu")).module
+    with torch.inference_mode():
+        for _ in range(24):
+            following = module(input_ids=ids).logits[:, -1].argmax(dim=-1, keepdim=True)
+            ids = torch.cat([ids, following], dim=1)
+    return str(tokenizer.decode(ids[0].tolist()))
+
+
+def _verify(best: Best, run: _Run, merged: Path | None) -> None:
+    """Check everything that was just said, from the files alone.
+
+    Raises:
+        DemoFailedError: something does not hold.
+    """
+    from ckptmerge.domain.observation import Split
+    from ckptmerge.formats.manifest import read_manifest
+    from ckptmerge.workflow.evaluate import evaluate
+
+    if best.promoted != (merged is not None):
+        raise DemoFailedError("a merge was promoted and not written, or written and not promoted")
+    folder = run.checkpoints[-1] if merged is None else merged
+    digest = str(read_manifest(folder).digest)
+    if digest != best.digest:
+        raise DemoFailedError(f"{folder} has digest {digest}, promised was {best.digest}")
+    again = evaluate(folder, run.held_out, split=Split.AUDIT).interval.mean
+    if abs(again - best.score.mean) > 1e-4:
+        raise DemoFailedError(f"{folder} scores {again:.5f}, said was {best.score.mean:.5f}")
+    worse = [gain.against for gain in best.gains if gain.against == "newest" and gain.low <= 0]
+    if worse:
+        raise DemoFailedError(
+            "the audit split does not confirm the gain over the newest checkpoint"
+        )
+
+
+def _say_where(run: _Run, out: Path, merged: Path | None) -> None:
+    render.out.print("\nLook at:")
+    places: list[tuple[Path, str]] = [
+        (run.checkpoints[-1].parent, "the run's checkpoints"),
+        (run.held_out, "documents that training never saw"),
+    ]
+    if merged is not None:
+        places.append((merged, "the merge, for any from_pretrained"))
+        places.append((merged / "recipe.json", "its weights, certificate and scores"))
+    for path, what in places:
+        render.out.print(f"  {path}  {what}")
+    again = (
+        f"ckptmerge evaluate {places[0][0]}/{run.checkpoints[-1].name} --held-out {run.held_out}"
+    )
+    render.out.print(f"Try: .venv/bin/{again}")
