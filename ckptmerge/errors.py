@@ -10,11 +10,11 @@
     │   ├── HeldOutSetError               the held-out documents cannot judge a model
     │   └── TokenizerError                text cannot be turned into this model's tokens
     ├── RefusedError                      possible, but not done, for a stated reason
-    │   ├── BarrierError                  these checkpoints do not merge: a loss barrier lies between
+    │   ├── BarrierError                  they do not merge: a loss barrier lies between them
     │   ├── OutputExistsError             something already stands where the output should go
     │   └── OutOfSpaceError               the disk cannot hold the output
     ├── ModelLoadError                    transformers cannot build the model from these files
-    ├── NonFiniteLossError                a model scores NaN or infinity on a document
+    ├── NonFiniteLossError            a model scores NaN or infinity on a document
     ├── ProposerError                     the proposer process failed or died
     └── IllegalTransitionError            a study or trial was asked for a step out of order
 

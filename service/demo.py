@@ -50,7 +50,7 @@ def demo(
         _say_worth(run, best)
         _say_generated(run.checkpoints[-1], merged)
     _verify(best, run, merged)
-    _say_where(run, out, merged)
+    _say_where(run, merged)
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,14 @@ def _train(out: Path, *, schedule: Literal["constant", "cosine"], steps: int, se
     corpus = read_corpus()
     held_out = out / "held-out.jsonl"
     write_held_out(corpus, held_out)
-    plan = replace(DEMO, schedule=schedule, steps=steps, every=steps // 12, seed=seed)
+    every = max(1, steps // 12)
+    plan = replace(DEMO, schedule=schedule, steps=12 * every, every=every, seed=seed)
     render.out.print(
-        f"training {plan.shape.parameters / 1e6:.2f} million parameters for {steps} steps, "
+        f"training {plan.shape.parameters / 1e6:.2f} million parameters for {plan.steps} steps, "
         f"learning rate {schedule}; a checkpoint every {plan.every}"
     )
     with render.bars() as bars:
-        bars.stage("training", steps)
+        bars.stage("training", plan.steps)
         checkpoints = pretrain(corpus, plan, out / "run", on_step=lambda _s, _l: bars.advance(1))
     return _Run(checkpoints, held_out, schedule)
 
@@ -171,14 +172,16 @@ def _verify(best: Best, run: _Run, merged: Path | None) -> None:
     again = evaluate(folder, run.held_out, split=Split.AUDIT).interval.mean
     if abs(again - best.score.mean) > 1e-4:
         raise DemoFailedError(f"{folder} scores {again:.5f}, said was {best.score.mean:.5f}")
-    worse = [gain.against for gain in best.gains if gain.against == "newest" and gain.low <= 0]
+    worse = [
+        gain.against for gain in best.gains if gain.against == "newest" and not (gain.low or 0) > 0
+    ]
     if worse:
         raise DemoFailedError(
             "the audit split does not confirm the gain over the newest checkpoint"
         )
 
 
-def _say_where(run: _Run, out: Path, merged: Path | None) -> None:
+def _say_where(run: _Run, merged: Path | None) -> None:
     render.out.print("\nLook at:")
     places: list[tuple[Path, str]] = [
         (run.checkpoints[-1].parent, "the run's checkpoints"),

@@ -31,6 +31,7 @@ Context = Annotated[
 
 def optimize(
     checkpoints: Checkpoints,
+    *,
     held_out: HeldOut,
     out: Out,
     space: Annotated[SpaceKind | None, typer.Option(help="Which weights to search.")] = None,
@@ -114,6 +115,7 @@ def merge(
 
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint folder.")],
+    *,
     held_out: HeldOut,
     split: Annotated[
         str, typer.Option(help="all, search, certify or audit; the last two are logged as looks.")

@@ -7,7 +7,6 @@ import json
 import sys
 from importlib.metadata import entry_points
 
-import click
 import typer
 
 from ckptmerge.cli import held_out, local
@@ -37,18 +36,12 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; refusals are printed, never raised."""
     try:
-        app(arguments, standalone_mode=False)
+        app(arguments)
     except CkptmergeError as error:
         _report(error, as_json="--json" in arguments)
         return 2 if isinstance(error, InvalidWeightsError) else 1
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        click.echo("interrupted; nothing was published", err=True)
-        return 130
-    except click.exceptions.Exit as leave:
-        return leave.exit_code
+    except SystemExit as leave:  # Typer exits by itself: done, misused (2) or interrupted
+        return leave.code if isinstance(leave.code, int) else 0
     return 0
 
 
@@ -56,6 +49,6 @@ def _report(error: CkptmergeError, *, as_json: bool) -> None:
     kind = type(error).__name__.removesuffix("Error")
     if as_json:
         problem = {"type": kind, "title": type(error).__doc__ or kind, "detail": str(error)}
-        click.echo(json.dumps({"problem": problem}, indent=2))
+        typer.echo(json.dumps({"problem": problem}, indent=2))
     else:
-        click.echo(f"ckptmerge: {error}", err=True)
+        typer.echo(f"ckptmerge: {error}", err=True)

@@ -83,7 +83,7 @@ def score_table(rows: dict[str, Score], title: str) -> Table:
     for column in ["all", *(domains if len(domains) > 1 else [])]:
         table.add_column(column, justify="right")
     for name, score in rows.items():
-        cells = [f"{score.mean:.4f} [{score.low:.4f}, {score.high:.4f}]"]
+        cells = [f"{score.mean:.4f} {_bounds(score.low, score.high, '.4f')}"]
         if len(domains) > 1:
             cells += [f"{score.domains[d].mean:.4f}" for d in domains]
         table.add_row(name, *cells)
@@ -101,5 +101,11 @@ def _scores(best: Best) -> Table:
 def _gain(gain: Gain) -> str:
     return (
         f"{gain.mean:+.4f} bits per byte, {gain.level:.0%} interval "
-        f"[{gain.low:+.4f}, {gain.high:+.4f}] on {gain.documents} {gain.split} documents"
+        f"{_bounds(gain.low, gain.high, '+.4f')} on {gain.documents} {gain.split} documents"
     )
+
+
+def _bounds(low: float | None, high: float | None, form: str) -> str:
+    if low is None or high is None:
+        return "[not bounded]"
+    return f"[{low:{form}}, {high:{form}}]"

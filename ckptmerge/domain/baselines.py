@@ -7,6 +7,7 @@ checkpoint keeps a weight.
 """
 
 import math
+from itertools import pairwise
 
 from ckptmerge.domain.weights import MergeWeights
 
@@ -28,7 +29,7 @@ def wma(size: int) -> tuple[str, MergeWeights]:
 
 
 def ema(size: int, rate: float = 0.2) -> tuple[str, MergeWeights]:
-    """Exponential moving average, started at the oldest: c_j = a(1-a)^(n-1-j), c_0 = (1-a)^(n-1)."""
+    """Average exponentially from the oldest on: c_j = a(1-a)^(n-1-j), c_0 = (1-a)^(n-1)."""
     values = [rate * (1 - rate) ** (size - 1 - j) for j in range(size)]
     values[0] = (1 - rate) ** (size - 1)
     return f"ema-{rate:g}-{size}", MergeWeights.normalised(values)
@@ -37,7 +38,7 @@ def ema(size: int, rate: float = 0.2) -> tuple[str, MergeWeights]:
 def one_minus_sqrt(size: int) -> tuple[str, MergeWeights]:
     """Emulate a 1-sqrt learning-rate decay: c_j = sqrt((j+1)/n) - sqrt(j/n)."""
     edges = [math.sqrt(j / size) for j in range(size + 1)]
-    values = [high - low for low, high in zip(edges, edges[1:], strict=False)]
+    values = [high - low for low, high in pairwise(edges)]
     return f"1-sqrt-{size}", MergeWeights.normalised(values)
 
 

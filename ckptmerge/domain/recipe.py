@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from ckptmerge.domain.digest import Digest, canonical_json
 from ckptmerge.domain.weights import GroupedWeights, MergeWeights, WeightGroup, Weights
@@ -81,10 +81,10 @@ class Recipe:
             InvalidInputError: a field is missing, of the wrong kind, or not known.
         """
         try:
-            raw = dict(value)
-            weights = _weights(raw.pop("weights"))
-            parents = tuple(Digest.parse(p) for p in raw.pop("parents"))  # type: ignore[attr-defined]
-            return cls(parents=parents, weights=weights, **raw)  # type: ignore[arg-type]
+            fields: dict[str, Any] = dict(value)
+            weights = _weights(fields.pop("weights"))
+            parents = tuple(Digest.parse(parent) for parent in fields.pop("parents"))
+            return cls(parents=parents, weights=weights, **fields)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidInputError(f"not a recipe: {error}") from error
 
@@ -96,11 +96,13 @@ class Recipe:
         return cls.from_json(json.loads(metadata["recipe"]))
 
 
-def _weights(raw: object) -> Weights:
-    if not isinstance(raw, list) or not raw:
-        raise TypeError("weights must be a list")
-    if isinstance(raw[0], dict):
+def _weights(raw: list[Any]) -> Weights:
+    if all(isinstance(entry, dict) for entry in raw):
+        groups: list[dict[str, Any]] = raw
         return GroupedWeights(
-            tuple(WeightGroup(g["name"], g["pattern"], MergeWeights.of(*g["weights"])) for g in raw)
+            tuple(
+                WeightGroup(group["name"], group["pattern"], MergeWeights.of(*group["weights"]))
+                for group in groups
+            )
         )
     return MergeWeights.of(*raw)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ckptmerge.domain.checkpoint import Checkpoint, require_one_model
 from ckptmerge.errors import InvalidInputError
@@ -24,7 +25,7 @@ class Window:
                 f"a merge needs at least two checkpoints, not {len(self.checkpoints)}"
             )
         order = [(c.attempt, c.step) for c in self.checkpoints]
-        for earlier, later in zip(order, order[1:], strict=False):
+        for earlier, later in pairwise(order):
             if earlier == later:
                 raise InvalidInputError(f"step {later[1]} stands twice in the window")
             if earlier > later:

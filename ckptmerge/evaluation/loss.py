@@ -47,8 +47,8 @@ def document_losses(
     if not np.isfinite(nats).all():
         worst = tokenized.documents[int(np.flatnonzero(~np.isfinite(nats))[0])]
         raise NonFiniteLossError(
-            f"the loss on {int((~np.isfinite(nats)).sum())} of {len(nats)} documents is not a finite "
-            f"number, first in domain {worst.domain!r}: these weights are no usable model"
+            f"the loss on {int((~np.isfinite(nats)).sum())} of {len(nats)} documents is not "
+            f"finite, first in domain {worst.domain!r}: these weights are no usable model"
         )
     return DocumentScores.of(
         tokenized.documents,

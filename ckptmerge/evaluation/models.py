@@ -23,14 +23,14 @@ from ckptmerge.evaluation.tokens import CONTEXT_CAP
 class LoadedModel:
     """A causal language model in evaluation mode."""
 
-    module: nn.Module
+    module: Any  # a transformers PreTrainedModel, whose base is not typed
     ignored: frozenset[str]
     """Tensors in the files that this model does not use."""
 
     @property
     def vocabulary(self) -> int:
         """How many token ids the model's input embedding knows."""
-        return int(self.module.get_input_embeddings().weight.shape[0])  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue] - transformers' own method
+        return int(self.module.get_input_embeddings().weight.shape[0])
 
     @property
     def context(self) -> int:
@@ -57,12 +57,13 @@ def load_model(
         )
     try:
         with _quiet_transformers():
-            module, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 str(folder), dtype=dtype, local_files_only=True, trust_remote_code=False,
                 output_loading_info=True,
             )  # fmt: skip
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise ModelLoadError(f"transformers cannot build the model in {folder}: {error}") from error
+    module, info = loaded
     _require_complete(folder, info)
     return LoadedModel(module.to(device).eval(), frozenset(info["unexpected_keys"]))
 
@@ -71,8 +72,8 @@ def _require_complete(folder: Path, info: Mapping[str, Any]) -> None:
     absent = sorted(info["missing_keys"]) + [str(key) for key in sorted(info["mismatched_keys"])]
     if absent:
         raise ModelLoadError(
-            f"{folder} does not hold all of its model: {', '.join(absent[:20])}; transformers would "
-            "fill these with random numbers, so the checkpoint is not scored"
+            f"{folder} does not hold all of its model: {', '.join(absent[:20])}; transformers "
+            "would fill these with random numbers, so the checkpoint is not scored"
         )
 
 
@@ -93,7 +94,7 @@ class BoundModel:
 
     @property
     def module(self) -> nn.Module:
-        """The model holding whatever candidate the tensors hold now."""
+        """The model that holds whatever candidate the tensors hold now."""
         if self.shared:
             return self._model.module
         return self._rebuilt()
@@ -102,7 +103,7 @@ class BoundModel:
         old = self._model.module
         parameter = next(old.parameters())
         with _quiet_transformers():
-            module = type(old).from_pretrained(  # pyright: ignore[reportAttributeAccessIssue] - a PreTrainedModel
+            module = type(old).from_pretrained(
                 None, config=old.config, dtype=parameter.dtype,
                 state_dict={name: tensor.clone() for name, tensor in self._tensors.items()},
             )  # fmt: skip
@@ -145,7 +146,7 @@ def _slot_of(
 
 
 def round_parameters(module: nn.Module, *, through: torch.dtype) -> None:
-    """Round floating-point parameters to another dtype's values, in place, keeping their own dtype."""
+    """Round parameters to another dtype's values, in place, keeping their own dtype."""
     for parameter in module.parameters():
         parameter.data = parameter.data.to(through).to(parameter.dtype)
 

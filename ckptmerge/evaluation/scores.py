@@ -52,7 +52,9 @@ class DocumentScores:
                 f"not {shapes} and {len(self.domains)}"
             )
         if (self.bytes <= 0).any() or (self.tokens <= 0).any():
-            raise ValueError("a document without a scored byte and token has no score; leave it out")
+            raise ValueError(
+                "a document without a scored byte and token has no score; leave it out"
+            )
         for name in ("nats", "bytes", "tokens"):
             own = getattr(self, name).copy()
             own.flags.writeable = False

@@ -35,8 +35,10 @@ _METADATA = "__metadata__"
 _KEYS = frozenset({"dtype", "shape", "data_offsets"})
 _NAME = re.compile(r"[A-Za-z0-9_.\-:][A-Za-z0-9_.\-/:]*")
 
-# A whole string (an unfinished one runs to the end, so that the scan stays linear) or a bracket.
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+# A whole string; one that never ends runs to the end of the text, so that the scan stays linear.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+_ONE_KIND = bytes.maketrans(b"[]", b"{}")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive, as torch.save writes",
@@ -214,15 +216,15 @@ def _parse_json(raw: bytes, file: str) -> dict[str, object]:
 
 
 def _check_depth(text: bytes, file: str) -> None:
-    depth = 0
-    for token in _TOKEN.finditer(text):
-        first = text[token.start()]
-        if first in b"[{":
-            depth += 1
-        elif first in b"]}":
-            depth -= 1
-        if depth > _DEPTH_LIMIT:
-            _refuse(file, f"its header nests more than {_DEPTH_LIMIT} levels deep")
+    """Refuse deep nesting before a parser recurses into it.
+
+    Of the brackets alone, each pass removes the innermost pairs: as many passes as levels.
+    """
+    brackets = _STRING.sub(b"", text).translate(_ONE_KIND, delete=_NO_BRACKETS)
+    for _ in range(_DEPTH_LIMIT):
+        brackets = brackets.replace(b"{}", b"")
+    if brackets:
+        _refuse(file, f"its header nests more than {_DEPTH_LIMIT} levels deep, or is not closed")
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

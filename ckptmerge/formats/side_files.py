@@ -26,7 +26,9 @@ def is_side_file(name: str) -> bool:
 
 
 def list_side_files(folder: Path) -> tuple[str, ...]:
-    """Return the names of a folder's side files, sorted."""
+    """Return the names of a folder's side files, sorted; a single weight file has none."""
+    if not folder.is_dir():
+        return ()
     return tuple(sorted(e.name for e in folder.iterdir() if is_side_file(e.name) and e.is_file()))
 
 

@@ -10,70 +10,23 @@ its writer lives; one that can be locked belongs to a dead writer, and the next 
 import errno
 import fcntl
 import glob
-import json
 import os
 import secrets
 import shutil
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from ckptmerge.domain.checkpoint import (
-    BITS,
-    MERGEABLE,
-    FileEntry,
-    Manifest,
-    TensorEntry,
-    TensorSpec,
-)
+from ckptmerge.domain.checkpoint import FileEntry, Manifest, TensorEntry, TensorSpec
 from ckptmerge.domain.digest import Digest
 from ckptmerge.errors import InvalidInputError, OutOfSpaceError, OutputExistsError
-from ckptmerge.formats.header import HARD_HEADER_LIMIT, encode_header, parse_header
-from ckptmerge.formats.inspection import Inspection
-from ckptmerge.formats.manifest import INDEX, WEIGHTS
+from ckptmerge.formats.manifest import INDEX
+from ckptmerge.formats.shards import ShardWriter, index_of, plan_shards
 
 INCOMPLETE = ".incomplete"
 """Ending of a weight file that is still being written."""
-
-_FLUSHED_AT_ONCE = 64 * 2**20
-"""Bytes after which the kernel is asked to start writing; it would wait for gigabytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """One weight file: its name, and its tensors in the order of their bytes."""
-
-    name: str
-    specs: tuple[TensorSpec, ...]
-
-
-def plan_shards(specs: Sequence[TensorSpec], shard_size: int) -> tuple[Shard, ...]:
-    """Distribute tensors over weight files of at most ``shard_size`` bytes of tensors.
-
-    Greedy in the order of names; a tensor larger than the limit gets a file of its own. Within a
-    file wider dtypes come first, then names, as safetensors itself writes: every tensor is then
-    aligned to its own width, which readers that map the file rely on.
-    """
-    groups: list[list[TensorSpec]] = [[]]
-    filled = 0
-    for spec in sorted(specs):
-        if groups[-1] and filled + spec.bytes > shard_size:
-            groups.append([])
-            filled = 0
-        groups[-1].append(spec)
-        filled += spec.bytes
-    count = len(groups)
-    return tuple(
-        Shard(
-            WEIGHTS if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors",
-            tuple(sorted(group, key=lambda spec: (-BITS[spec.dtype], spec.name))),
-        )
-        for number, group in enumerate(groups, start=1)
-    )
 
 
 class FolderSink:
@@ -105,7 +58,7 @@ class FolderSink:
         self._bytes = sum(spec.bytes for spec in specs)
         self._files: list[FileEntry] = []
         self._tensors: list[TensorEntry] = []
-        self._file: _WeightFile | None = None
+        self._file: ShardWriter | None = None
         self._cleanup = ExitStack()
 
     def __enter__(self) -> "FolderSink":
@@ -179,7 +132,7 @@ class FolderSink:
             raise ValueError(f"{self._file.turn!r} and what follows it have not been written")
         weights = [file.name for file in self._files]
         if len(weights) > 1:
-            side_files = {**side_files, INDEX: _index(self._tensors)}
+            side_files = {**side_files, INDEX: index_of(self._tensors)}
         names = [*weights, *side_files, *extra_files]
         if len(set(names)) < len(names):
             raise ValueError(f"two files of one model have the same name: {sorted(names)}")
@@ -196,80 +149,16 @@ class FolderSink:
             tuple(sorted(self._tensors, key=lambda entry: entry.spec)),
         )
 
-    def _current(self) -> "_WeightFile":
+    def _current(self) -> ShardWriter:
         if self._file is None:
             raise ValueError("every tensor has been written already")
         return self._file
 
-    def _next_file(self) -> "_WeightFile | None":
+    def _next_file(self) -> ShardWriter | None:
         if not self._shards:
             return None
-        return _WeightFile(self._partial, self._shards.popleft(), self._metadata)
-
-
-class _WeightFile:
-    """One ``*.incomplete`` file: header first, then its tensors, digested as they pass."""
-
-    def __init__(self, folder: Path, shard: Shard, metadata: Mapping[str, str]) -> None:
-        header = encode_header(shard.specs, metadata)
-        size = len(header) + sum(spec.bytes for spec in shard.specs)
-        self._entries = parse_header(header, size, file=shard.name, limit=HARD_HEADER_LIMIT).tensors
-        self._waiting = deque(shard.specs)
-        self._filled = 0
-        self._unflushed = 0
-        self._opened = ExitStack()
-        path = folder / (shard.name + INCOMPLETE)
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        self._opened.callback(os.close, self._descriptor)
-        self._inspection = self._opened.enter_context(Inspection(shard.name, header))
-        self._writer = self._opened.enter_context(ThreadPoolExecutor(1, "ckptmerge-write"))
-        self._flusher = self._opened.enter_context(ThreadPoolExecutor(1, "ckptmerge-flush"))
-        self._flushed: Future[None] | None = None
-        self._writer.submit(_write_all, self._descriptor, memoryview(header)).result()
-
-    @property
-    def turn(self) -> str:
-        """Name of the tensor whose bytes come next."""
-        return self._waiting[0].name
-
-    @property
-    def full(self) -> bool:
-        """Whether all tensors have been written."""
-        return not self._waiting
-
-    def lend(self, size: int) -> memoryview:
-        return self._inspection.lend(size)
-
-    def write(self, name: str, view: memoryview) -> None:
-        spec = self._waiting[0]
-        if name != spec.name or self._filled + len(view) > spec.bytes:
-            raise ValueError(f"{len(view)} bytes of {name!r} came when {spec.name!r} was due")
-        written = self._writer.submit(_write_all, self._descriptor, view)
-        self._inspection.feed(spec, view, written)
-        self._filled += len(view)
-        if self._filled == spec.bytes:
-            self._waiting.popleft()
-            self._filled = 0
-        self._flush_early(len(view))
-
-    def finish(self) -> tuple[FileEntry, tuple[TensorEntry, ...]]:
-        """Sync and close the file; return its entry and its tensors' entries."""
-        facts = self._inspection.finish(self._entries)
-        os.fsync(self._descriptor)
-        self.close()
-        return facts
-
-    def close(self) -> None:
-        """Stop the threads and close the file, complete or not."""
-        self._opened.close()
-
-    def _flush_early(self, count: int) -> None:
-        """Let the disk begin while tensors are still being computed."""
-        self._unflushed += count
-        idle = self._flushed is None or self._flushed.done()
-        if self._unflushed >= _FLUSHED_AT_ONCE and idle:
-            self._flushed = self._flusher.submit(os.fdatasync, self._descriptor)
-            self._unflushed = 0
+        shard = self._shards.popleft()
+        return ShardWriter(self._partial / (shard.name + INCOMPLETE), shard, self._metadata)
 
 
 def _claim(out: Path, cleanup: ExitStack) -> Path:
@@ -311,11 +200,6 @@ def _remove_dead(out: Path) -> None:
             os.close(descriptor)
 
 
-def _write_all(descriptor: int, view: memoryview) -> None:
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
 def _write_file(folder: Path, name: str, content: bytes) -> None:
     if "/" in name or name in {"", ".", ".."}:
         raise ValueError(f"{name!r} is not a plain file name")
@@ -346,18 +230,6 @@ def _rename_to_absent(partial: Path, out: Path) -> None:
         if error.errno == errno.ENOTEMPTY:
             raise OutputExistsError(_exists(out)) from error
         raise
-
-
-def _index(tensors: Sequence[TensorEntry]) -> bytes:
-    """Write the index as transformers does: sizes, then the file of each tensor."""
-    index = {
-        "metadata": {
-            "total_parameters": sum(e.spec.elements for e in tensors if e.spec.dtype in MERGEABLE),
-            "total_size": sum(entry.spec.bytes for entry in tensors),
-        },
-        "weight_map": {e.spec.name: e.file for e in sorted(tensors, key=lambda e: e.spec)},
-    }
-    return (json.dumps(index, indent=2) + "\n").encode()
 
 
 def _free(folder: Path) -> int:

@@ -72,10 +72,13 @@ def find_ties(sources: Sequence[TensorSource]) -> tuple[tuple[str, ...], ...]:
     some writers store both. Tensors count as tied when their bytes are equal in every checkpoint
     and change between them: biases that stay zero for the whole run are equal, not tied.
     """
-    names = [name for name, spec in sources[0].specs.items() if spec.dtype in MERGEABLE]
-    groups: list[list[str]] = _alike(names, lambda name: _heads(sources, name))
-    groups = [same for g in groups for same in _alike(g, lambda name: _contents(sources, name))]
-    return tuple(tuple(group) for group in groups if len(set(_contents(sources, group[0]))) > 1)
+    floats = [name for name, spec in sources[0].specs.items() if spec.dtype in MERGEABLE]
+    found: list[tuple[str, ...]] = []
+    for candidates in _alike(floats, lambda name: _heads(sources, name)).values():
+        for contents, names in _alike(candidates, lambda name: _contents(sources, name)).items():
+            if len(set(contents)) > 1:
+                found.append(tuple(names))
+    return tuple(found)
 
 
 def require_ties_kept(ties: Sequence[Sequence[str]], weights: Weights) -> None:
@@ -93,15 +96,17 @@ def require_ties_kept(ties: Sequence[Sequence[str]], weights: Weights) -> None:
                 )
 
 
-def _alike(names: Sequence[str], fingerprint: Callable[[str], Hashable]) -> list[list[str]]:
-    """Group names of equal fingerprint; those that are alone are left out."""
-    groups: defaultdict[Hashable, list[str]] = defaultdict(list)
+def _alike(
+    names: Sequence[str], fingerprint: Callable[[str], tuple[Hashable, ...]]
+) -> Mapping[tuple[Hashable, ...], Sequence[str]]:
+    """Group names by fingerprint; those that are alone are left out."""
+    groups: defaultdict[tuple[Hashable, ...], list[str]] = defaultdict(list)
     for name in names:
         groups[fingerprint(name)].append(name)
-    return [group for group in groups.values() if len(group) > 1]
+    return {key: group for key, group in groups.items() if len(group) > 1}
 
 
-def _heads(sources: Sequence[TensorSource], name: str) -> Hashable:
+def _heads(sources: Sequence[TensorSource], name: str) -> tuple[Hashable, ...]:
     """Tell most tensors apart at the price of one small read a checkpoint."""
     spec = sources[0].specs[name]
     head = bytearray(min(_HEAD, spec.bytes))

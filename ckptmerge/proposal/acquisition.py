@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 import torch
 from botorch.acquisition.logei import qLogNoisyExpectedImprovement
-from botorch.models import SingleTaskGP
 from botorch.sampling import SobolQMCNormalSampler
 from jaxtyping import Float64
 from torch import Tensor
 
 from ckptmerge.proposal.ascent import ascend
-from ckptmerge.proposal.geometry import Geometry
+from ckptmerge.proposal.surrogate import Surrogate
 
 SAMPLES = 64
 """Quasi-random posterior samples behind an expected improvement."""
@@ -42,8 +41,8 @@ class Choice:
 
 
 def choose(
-    model: SingleTaskGP,
-    geometry: Geometry,
+    surrogate: Surrogate,
+    *,
     observed: Float64[Tensor, "n k"],
     pending: Float64[Tensor, "m k"],
     starts: Float64[Tensor, "s k"],
@@ -52,15 +51,15 @@ def choose(
     """Return the new candidate with the largest expected improvement.
 
     Args:
-        model: Posterior of the negated losses.
-        geometry: Of the search space.
+        surrogate: Of the loss.
         observed: Candidates that were measured.
         pending: Candidates that are being measured.
         starts: Legal weights to begin at; the best of them climb.
         seed: Of the quasi-random samples.
     """
+    geometry = surrogate.geometry
     acquisition = qLogNoisyExpectedImprovement(
-        model,
+        surrogate.model,
         geometry.coordinates(observed),
         SobolQMCNormalSampler(torch.Size([SAMPLES]), seed=seed),
         X_pending=geometry.coordinates(pending) if len(pending) else None,
@@ -73,14 +72,12 @@ def choose(
     with torch.no_grad():
         scores = improvement(starts)
     order = scores.argsort(descending=True, stable=True)
-    reached, heights = ascend(
-        improvement, starts[order[:REFINED]], geometry.project, steps=_STEPS
-    )
+    reached, heights = ascend(improvement, starts[order[:REFINED]], geometry.project, steps=_STEPS)
     climbed = heights.argsort(descending=True, stable=True)
     points = torch.cat([reached[climbed], starts[order]])
     values = torch.cat([heights[climbed], scores[order]])
     row = first_new(points, torch.cat([observed, pending]))
-    return Choice(points[row], math.exp(float(values[row])))
+    return Choice(points[row], math.exp(float(values[row])) * surrogate.scale)
 
 
 def first_new(points: Float64[Tensor, "s k"], known: Float64[Tensor, "n k"]) -> int:

@@ -5,15 +5,16 @@ randomness follows from the request's seed and index. So the same request gives 
 bit for bit, in this process, in another, or after a restart.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from botorch.models import SingleTaskGP
+from botorch.exceptions.warnings import BotorchWarning
 from botorch.utils.sampling import manual_seed
-from jaxtyping import Float64
+from gpytorch.settings import cholesky_jitter
+from linear_operator.utils.warnings import NumericalWarning
 from numpy.random import Generator
-from torch import Tensor
 
 from ckptmerge.proposal.acquisition import RAW, choose
 from ckptmerge.proposal.geometry import Geometry
@@ -21,6 +22,10 @@ from ckptmerge.proposal.request import Proposal, ProposalRequest
 from ckptmerge.proposal.starts import generator, starts, uniform
 from ckptmerge.proposal.stopping import reason_to_stop, statistical_floor
 from ckptmerge.proposal.surrogate import FIT_ERRORS, fit
+
+_JITTER = 1e-11
+"""First number tried on the diagonal of a covariance that is not positive definite; each further
+try takes ten times as much."""
 
 
 def propose(request: ProposalRequest) -> Proposal:
@@ -34,7 +39,7 @@ def propose(request: ProposalRequest) -> Proposal:
             themselves.
     """
     random = generator(request.seed, request.index)
-    with _one_thread(), manual_seed(int(random.integers(2**31))):
+    with _numerics(), manual_seed(int(random.integers(2**31))):
         geometry = Geometry(request.space)
         if len(request.observations) < 2:
             return _space_filling(request, geometry, random, "fewer than two observations")
@@ -50,19 +55,18 @@ def _modelled(request: ProposalRequest, geometry: Geometry, random: Generator) -
     observed = geometry.as_tensor(tuple(point.weights for point in points))
     losses = torch.tensor([point.value for point in points], dtype=torch.float64)
     variances = torch.tensor([point.variance for point in points], dtype=torch.float64)
-    model = fit(geometry, observed, losses, variances)
-    incumbent = _incumbent(model, geometry, observed)
+    surrogate = fit(geometry, observed, losses, variances)
+    incumbent = int(surrogate.heights(observed).argmax())
     begin = starts(geometry, observed[incumbent], random, RAW)
     choice = choose(
-        model,
-        geometry,
-        observed,
-        geometry.as_tensor(request.pending),
-        begin,
+        surrogate,
+        observed=observed,
+        pending=geometry.as_tensor(request.pending),
+        starts=begin,
         seed=int(random.integers(2**31)),
     )
     replicates = torch.tensor([point.replicates for point in points], dtype=torch.float64)
-    floor = statistical_floor(model, geometry, losses, replicates, begin)
+    floor = statistical_floor(surrogate, losses=losses, replicates=replicates, starts=begin)
     return Proposal(
         weights=geometry.as_weights(choice.weights),
         incumbent=incumbent,
@@ -75,14 +79,6 @@ def _modelled(request: ProposalRequest, geometry: Geometry, random: Generator) -
             dimension=request.space.dimension,
         ),
     )
-
-
-def _incumbent(
-    model: SingleTaskGP, geometry: Geometry, observed: Float64[Tensor, "n k"]
-) -> int:
-    """Return the row of the observation with the lowest posterior mean loss."""
-    with torch.no_grad():
-        return int(model.posterior(geometry.coordinates(observed)).mean.argmax())
 
 
 def _space_filling(
@@ -105,11 +101,18 @@ def _space_filling(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread: sums over threads differ in their last bits, and so would replays."""
+def _numerics() -> Iterator[None]:
+    """Fix what else a result could depend on, and let results speak instead of warnings.
+
+    Sums over threads differ in their last bits, and so would replays: one thread. Near the end of a
+    search posterior variances fall to the noise's floor, below the usual jitter: a smaller one.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with warnings.catch_warnings(), cholesky_jitter(double_value=_JITTER):
+            for category in (BotorchWarning, NumericalWarning):
+                warnings.simplefilter("ignore", category)
+            yield
     finally:
         torch.set_num_threads(threads)

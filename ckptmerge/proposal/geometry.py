@@ -69,8 +69,8 @@ class Geometry:
         return MergeWeights(tuple(legal.tolist()))
 
     def _levelled(
-        self, points: Float64[Tensor, "*n k"], level: Float64[Tensor, "*n 1"]
-    ) -> Float64[Tensor, "*n k"]:
+        self, points: Float64[Tensor, "... k"], level: Float64[Tensor, "... 1"]
+    ) -> Float64[Tensor, "... k"]:
         """Lower points by a level and cut them at the bounds."""
         return torch.minimum(torch.maximum(points - level, self.lower), self.upper)
 

@@ -133,15 +133,8 @@ def request_from_json(text: str) -> ProposalRequest:
     fields = _fields(
         _parsed(text), "request", ("space", "observations", "pending", "seed", "index")
     )
-    space = _fields(fields["space"], "space", ("kind", "lower", "upper"))
-    if space["kind"] not in {"pair", "simplex"}:
-        raise InvalidInputError(f"space.kind: unknown kind {space['kind']!r}")
     return ProposalRequest(
-        space=SearchSpace(
-            space["kind"],
-            _floats(space["lower"], "space.lower"),
-            _floats(space["upper"], "space.upper"),
-        ),
+        space=_space(fields["space"]),
         observations=tuple(map(_observed, _list(fields["observations"], "observations"))),
         pending=tuple(
             MergeWeights(_floats(values, "pending"))
@@ -171,6 +164,17 @@ def proposal_from_json(text: str) -> Proposal:
     )
 
 
+def _space(value: object) -> SearchSpace:
+    """Read a search space."""
+    fields = _fields(value, "space", ("kind", "lower", "upper"))
+    if fields["kind"] not in {"pair", "simplex"}:
+        raise InvalidInputError(f"space.kind: unknown kind {fields['kind']!r}")
+    lower, upper = _floats(fields["lower"], "space.lower"), _floats(fields["upper"], "space.upper")
+    if len(lower) != len(upper):
+        raise InvalidInputError(f"space: {len(lower)} lower bounds for {len(upper)} upper bounds")
+    return SearchSpace(fields["kind"], lower, upper)
+
+
 def _observed(value: object) -> ObservedPoint:
     """Read one observation."""
     fields = _fields(value, "observation", ("weights", "value", "variance", "replicates"))
@@ -190,9 +194,7 @@ def _one_line(**fields: object) -> str:
 def _parsed(text: str) -> object:
     """Parse JSON, refusing what its standard leaves open: repeated keys and non-finite numbers."""
     try:
-        return json.loads(
-            text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant
-        )
+        return json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise InvalidInputError(f"not one line of JSON: {error}") from error
 

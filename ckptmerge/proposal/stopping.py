@@ -14,20 +14,19 @@ differ from the world, so no factor is needed.
 """
 
 import torch
-from botorch.models import SingleTaskGP
 from jaxtyping import Float64
 from torch import Tensor
 
 from ckptmerge.proposal.ascent import ascend
-from ckptmerge.proposal.geometry import Geometry
+from ckptmerge.proposal.surrogate import Surrogate
 
 _STEPS = 40
 """Evaluations that each resample's minimum may take."""
 
 
 def statistical_floor(
-    model: SingleTaskGP,
-    geometry: Geometry,
+    surrogate: Surrogate,
+    *,
     losses: Float64[Tensor, " n"],
     replicates: Float64[Tensor, "n r"],
     starts: Float64[Tensor, "s k"],
@@ -35,30 +34,29 @@ def statistical_floor(
     """Return the expected excess loss, on fresh documents, of the optimum on these.
 
     Args:
-        model: Posterior of the negated losses.
-        geometry: Of the search space.
-        losses: Of the observations, in the model's order.
+        surrogate: Of the loss.
+        losses: Of the observations, in the surrogate's order.
         replicates: The same on resamples of the documents; r may be 0, which gives a floor of 0.
         starts: Legal weights among which the minima are first looked for.
     """
     if replicates.shape[1] == 0:
         return 0.0
-    surfaces = _surfaces(model, losses, replicates)
-    inputs = _training_inputs(model)
+    changes = replicates - losses.unsqueeze(-1)
+    # A shift common to all observations moves no optimum; left in, the model would take it back
+    # far from the observations, and so bend the surface.
+    surfaces = surrogate.surfaces(changes)
 
     def heights(points: Tensor) -> Tensor:
-        """Return each row's height on its own surface, in deviations of the losses."""
-        return (_covariance(model, geometry.coordinates(points), inputs) * surfaces).sum(-1)
+        """Return each row's height on its own surface."""
+        return (surrogate.covariances(points) * surfaces).sum(-1)
 
     with torch.no_grad():
-        cloud = _covariance(model, geometry.coordinates(starts), inputs)
-        first = starts[(cloud @ surfaces.T).argmax(dim=0)]
-    optima, _ = ascend(heights, first, geometry.project, steps=_STEPS)
+        first = starts[(surrogate.covariances(starts) @ surfaces.T).argmax(dim=0)]
+    optima, _ = ascend(heights, first, surrogate.geometry.project, steps=_STEPS)
     with torch.no_grad():
-        # Row 0 is the surface of all documents; on it the other rows' optima are judged.
-        judged = _covariance(model, geometry.coordinates(optima), inputs) @ surfaces[0]
-    excess = (judged[0] - judged[1:]).clamp(min=0)
-    return float(excess.mean() * losses.std())
+        # Row 0 is the surface of all documents; on it the resamples' optima are judged.
+        judged = surrogate.covariances(optima) @ surfaces[0]
+    return float((judged[0] - judged[1:]).clamp(min=0).mean()) * surrogate.scale
 
 
 def reason_to_stop(
@@ -75,35 +73,3 @@ def reason_to_stop(
         f"the best candidate is expected to gain {expected_improvement:.2g} bits per byte, less "
         f"than the {floor:.2g} that these documents can tell apart"
     )
-
-
-def _surfaces(
-    model: SingleTaskGP, losses: Float64[Tensor, " n"], replicates: Float64[Tensor, "n r"]
-) -> Float64[Tensor, "r+1 n"]:
-    """Return the weights of the covariances in each surface: of all documents, then resamples.
-
-    A shift that is common to all observations moves no optimum and is taken out, since the model
-    would take it back to zero far from the observations and so bend the surface.
-    """
-    inputs = _training_inputs(model)
-    with torch.no_grad():
-        noisy = model.likelihood(model.forward(inputs)).covariance_matrix
-        factor = torch.linalg.cholesky(noisy)
-        residuals = model.train_targets - model.mean_module(inputs)
-        changes = replicates - losses.unsqueeze(-1)
-        changes = (changes.mean(dim=0) - changes) / losses.std()
-        right = residuals.unsqueeze(-1) + torch.cat([torch.zeros_like(changes[:, :1]), changes], 1)
-        return torch.cholesky_solve(right, factor).T
-
-
-def _training_inputs(model: SingleTaskGP) -> Float64[Tensor, "n d"]:
-    """Return the coordinates of the observations."""
-    (inputs,) = model.train_inputs
-    return inputs
-
-
-def _covariance(
-    model: SingleTaskGP, points: Float64[Tensor, "m d"], inputs: Float64[Tensor, "n d"]
-) -> Float64[Tensor, "m n"]:
-    """Return the prior covariances of points and observations."""
-    return model.covar_module(points, inputs).to_dense()

@@ -4,7 +4,7 @@
 |---|---|---|
 | k, d, n | checkpoints; free dimensions; observations | |
 | c, x | merge weights; their orthonormal coordinates | k; d |
-| X, y | coordinates and values of the observations (bits per byte, negated: higher is better) | n x d; n |
+| X, y | coordinates of the observations; negated standardised losses: higher is better | n x d; n |
 | φ(c) | |c|², t, t² with the mean age t = Σ c_j j / (k - 1) | 3 |
 | z | (x - x₀) / ℓ with x₀ the best observation | d |
 
@@ -19,7 +19,7 @@ the other terms. The features are centred at x₀, so the prior is wide where no
 """
 
 import math
-import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,12 +28,14 @@ from botorch.models import SingleTaskGP
 from botorch.optim.core import OptimizationStatus
 from botorch.optim.fit import fit_gpytorch_mll_scipy
 from gpytorch.kernels import Kernel
+from gpytorch.means import ConstantMean
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from gpytorch.priors import NormalPrior
 from gpytorch.settings import min_fixed_noise
 from jaxtyping import Float64
 from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
+from torch.nn import Parameter
 
 from ckptmerge.proposal.geometry import Geometry
 
@@ -47,27 +49,36 @@ _STRUCTURE = 10.0
 _MOST_STEPS = 60
 """Iterations of L-BFGS for the four hyperparameters; it ends by itself after about twenty."""
 
-_PRIORS = {"length": (0.5, 1.0), "quadratic": (-1.0, 2.0), "remainder": (-2.0, 2.0)}
-"""Mean and standard deviation of the logarithms of ℓ (in weights), q and r (in variances)."""
+_LENGTH, _QUADRATIC, _REMAINDER = (0.5, 1.0), (-1.0, 2.0), (-2.0, 2.0)
+"""Prior mean and deviation of the logarithms of ℓ (in weights), q and r (in variances of y)."""
 
-FIT_ERRORS = (BotorchError, NanError, NotPSDError, torch.linalg.LinAlgError)
+FIT_ERRORS = (BotorchError, ModelFittingError, NanError, NotPSDError)
 """What a fit that cannot be done raises."""
 
 
 class TrajectoryKernel(Kernel):
-    """The covariance of the module's docstring; hyperparameters are logarithms."""
+    """The covariance of the module's docstring; its hyperparameters are logarithms."""
 
     def __init__(self, geometry: Geometry, origin: Float64[Tensor, " d"]) -> None:
         super().__init__()
         self.geometry = geometry
         self.origin = origin
         self.ages = torch.linspace(0, 1, geometry.space.size, dtype=torch.float64)
-        for name, (mean, deviation) in _PRIORS.items():
-            start = torch.nn.Parameter(torch.tensor(mean, dtype=torch.float64))
-            self.register_parameter(name, start)
-            self.register_prior(f"{name}_prior", NormalPrior(mean, deviation), name)
+        self.length = Parameter(torch.tensor(_LENGTH[0], dtype=torch.float64))
+        self.quadratic = Parameter(torch.tensor(_QUADRATIC[0], dtype=torch.float64))
+        self.remainder = Parameter(torch.tensor(_REMAINDER[0], dtype=torch.float64))
+        self.register_prior("length_prior", NormalPrior(*_LENGTH), "length")
+        self.register_prior("quadratic_prior", NormalPrior(*_QUADRATIC), "quadratic")
+        self.register_prior("remainder_prior", NormalPrior(*_REMAINDER), "remainder")
 
-    def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, **_: Any) -> Tensor:
+    def forward(
+        self,
+        x1: Tensor,
+        x2: Tensor,
+        diag: bool = False,
+        last_dim_is_batch: bool = False,  # noqa: ARG002 - the base class's signature
+        **_: Any,
+    ) -> Tensor:
         """Return the covariances (..., n1, n2) of two sets of coordinates, or their diagonal."""
         scale = torch.exp(-self.length)
         z1, z2 = (x1 - self.origin) * scale, (x2 - self.origin) * scale
@@ -93,40 +104,108 @@ class TrajectoryKernel(Kernel):
         return torch.stack([weights.square().sum(-1), age, age.square()], dim=-1)
 
 
+@dataclass(frozen=True, eq=False)
+class Surrogate:
+    """A fitted model of the loss over merge weights."""
+
+    model: SingleTaskGP
+    """Its posterior, at coordinates, is of y: of standardised, negated losses."""
+    geometry: Geometry
+    kernel: TrajectoryKernel
+    inputs: Float64[Tensor, "n d"]
+    noise: Float64[Tensor, " n"]
+    """Variance of each standardised observation."""
+    residuals: Float64[Tensor, " n"]
+    """Standardised observations less the prior mean; higher is better."""
+    scale: float
+    """Standard deviation of the observed losses."""
+
+    def heights(self, weights: Float64[Tensor, "m k"]) -> Float64[Tensor, " m"]:
+        """Return the posterior mean of y."""
+        coordinates = self.geometry.coordinates(weights)
+        with torch.no_grad():
+            return self.model.posterior(coordinates).mean.squeeze(-1)
+
+    def covariances(self, weights: Float64[Tensor, "m k"]) -> Float64[Tensor, "m n"]:
+        """Return the prior covariances of points and observations, standardised."""
+        return self.kernel.forward(self.geometry.coordinates(weights), self.inputs)
+
+    def surfaces(self, changes: Float64[Tensor, "n r"]) -> Float64[Tensor, "r1 n"]:
+        """Return the posterior means that the model would have had with other losses.
+
+        The posterior mean is linear in the observations, so no fit is needed.
+
+        Args:
+            changes: What would be added to the observed losses, a column a surface.
+
+        Returns:
+            Rows w such that ``covariances(c) @ w`` is the height at c, in deviations of the losses
+            and up to a constant; row 0 is the surface of the observed losses themselves.
+        """
+        with torch.no_grad():
+            covariance = self.kernel.forward(self.inputs, self.inputs) + self.noise.diag()
+            factor = torch.linalg.cholesky(covariance)
+            unchanged = torch.zeros_like(changes[:, :1])
+            moved = torch.cat([unchanged, -changes / self.scale], dim=1)
+            return torch.cholesky_solve(self.residuals.unsqueeze(-1) + moved, factor).T
+
+
 def fit(
     geometry: Geometry,
     weights: Float64[Tensor, "n k"],
-    values: Float64[Tensor, " n"],
+    losses: Float64[Tensor, " n"],
     variances: Float64[Tensor, " n"],
-) -> SingleTaskGP:
-    """Fit the surrogate to losses; its posterior is of their negatives, so higher is better.
+) -> Surrogate:
+    """Fit the surrogate to measured losses by maximum a posteriori.
 
     Args:
         geometry: Of the search space.
         weights: What was measured.
-        values: Losses, in bits per byte.
-        variances: Of each value, were the same documents scored again.
+        losses: In bits per byte.
+        variances: Of each loss, were the same documents scored again.
 
     Raises:
-        ModelFittingError: the losses are all alike, or no hyperparameters explain them.
-        NotPSDError, NanError, LinAlgError: the covariance cannot be factorised.
+        ModelFittingError: fewer than two losses, all alike, or nothing explains them.
+        NotPSDError, NanError: the covariance cannot be factorised.
     """
-    spread = float(values.var())
-    if len(values) < 2 or not spread > 0 or not math.isfinite(spread):
+    spread = float(losses.var()) if len(losses) > 1 else 0.0
+    if not spread > 0:
         raise ModelFittingError("the measured losses are all alike")
-    inputs = geometry.coordinates(weights)
-    with warnings.catch_warnings(), min_fixed_noise(double_value=NOISE_FLOOR):
-        # An unfinished line search is judged by its result below, not by its warning.
-        warnings.simplefilter("ignore")
+    inputs, scale = geometry.coordinates(weights), spread**0.5
+    # Standardised here rather than by a transform of the model's outcome: the jitter that rescues a
+    # Cholesky factor is an absolute number, and bits per byte squared are smaller than it.
+    standardised = (losses.mean() - losses) / scale
+    noise = (variances / spread).clamp(min=NOISE_FLOOR)
+    kernel, mean = TrajectoryKernel(geometry, inputs[losses.argmin()]), ConstantMean()
+    with min_fixed_noise(double_value=NOISE_FLOOR):
         model = SingleTaskGP(
             inputs,
-            -values.unsqueeze(-1),
-            variances.clamp(min=NOISE_FLOOR * spread).unsqueeze(-1),
-            covar_module=TrajectoryKernel(geometry, inputs[values.argmin()]),
+            standardised.unsqueeze(-1),
+            noise.unsqueeze(-1),
+            covar_module=kernel,
+            mean_module=mean,
+            outcome_transform=None,
         )
-        likelihood = ExactMarginalLogLikelihood(model.likelihood, model)
-        likelihood.train()
-        result = fit_gpytorch_mll_scipy(likelihood, options={"maxiter": _MOST_STEPS})
-    if result.status is OptimizationStatus.FAILURE and not math.isfinite(result.fval):
+        _maximise_posterior(model)
+    return Surrogate(
+        model=model.eval(),
+        geometry=geometry,
+        kernel=kernel,
+        inputs=inputs,
+        noise=noise,
+        residuals=standardised - mean.forward(inputs).detach(),
+        scale=scale,
+    )
+
+
+def _maximise_posterior(model: SingleTaskGP) -> None:
+    """Set the hyperparameters.
+
+    Raises:
+        ModelFittingError: the optimiser failed before it reached any finite value.
+    """
+    likelihood = ExactMarginalLogLikelihood(model.likelihood, model)
+    likelihood.train()
+    result = fit_gpytorch_mll_scipy(likelihood, options={"maxiter": _MOST_STEPS})
+    if result.status is OptimizationStatus.FAILURE and not math.isfinite(float(result.fval)):
         raise ModelFittingError(f"no hyperparameters explain the losses: {result.message}")
-    return model.eval()

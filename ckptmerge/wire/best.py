@@ -1,5 +1,6 @@
 """The best weights of a run: what `optimize --json` prints and GET …/best will answer."""
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -8,6 +9,10 @@ from ckptmerge.domain import certificate as domain
 from ckptmerge.domain.observation import Split
 
 Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+Bound = float | None
+"""An end of an interval; null where the documents do not bound it (a domain of one document)."""
 
 
 class Resource(BaseModel):
@@ -20,8 +25,8 @@ class DomainPart(Resource):
     """One domain's part of a score or gain."""
 
     mean: float
-    low: float
-    high: float
+    low: Bound
+    high: Bound
     documents: int
     too_few: bool
     """Fewer than thirty independent documents: shown, but nothing is claimed from it."""
@@ -31,8 +36,8 @@ class Score(Resource):
     """Bits per byte of one model on one split, with its interval."""
 
     mean: float
-    low: float
-    high: float
+    low: Bound
+    high: Bound
     level: float
     unit: Literal["bits_per_byte"]
     split: Split
@@ -42,7 +47,7 @@ class Score(Resource):
     @classmethod
     def of(cls, score: domain.Score) -> "Score":
         """Write a score as JSON."""
-        return cls(**_interval(score), unit="bits_per_byte")
+        return cls.model_validate({**_interval(score), "unit": score.unit})
 
 
 class Gain(Resource):
@@ -50,8 +55,8 @@ class Gain(Resource):
 
     against: str
     mean: float
-    low: float
-    high: float
+    low: Bound
+    high: Bound
     p: float
     level: float
     unit: Literal["bits_per_byte"]
@@ -62,7 +67,9 @@ class Gain(Resource):
     @classmethod
     def of(cls, gain: domain.Gain) -> "Gain":
         """Write a gain as JSON."""
-        return cls(**_interval(gain), against=gain.against, p=gain.p, unit="bits_per_byte")
+        return cls.model_validate(
+            {**_interval(gain), "against": gain.against, "p": gain.p, "unit": gain.unit}
+        )
 
 
 class Certificate(Resource):
@@ -161,16 +168,20 @@ class Best(Resource):
 def _interval(value: domain.Score | domain.Gain) -> dict[str, object]:
     return {
         "mean": value.interval.mean,
-        "low": value.interval.low,
-        "high": value.interval.high,
+        "low": _bound(value.interval.low),
+        "high": _bound(value.interval.high),
         "level": value.interval.level,
         "split": value.split,
         "documents": value.documents,
         "domains": {
             name: DomainPart(
-                mean=part.interval.mean, low=part.interval.low, high=part.interval.high,
-                documents=part.documents, too_few=part.too_few,
+                mean=part.interval.mean, low=_bound(part.interval.low),
+                high=_bound(part.interval.high), documents=part.documents, too_few=part.too_few,
             )
             for name, part in value.domains.items()
         },
     }  # fmt: skip
+
+
+def _bound(value: float) -> Bound:
+    return value if math.isfinite(value) else None

@@ -91,8 +91,8 @@ class WindowEvaluator:
         difference = abs(float(resident.nats.sum() - loaded.nats.sum())) / int(loaded.tokens.sum())
         if not difference <= LOAD_TOLERANCE:
             raise ModelLoadError(
-                f"the model in memory and from_pretrained({folder}) differ by {difference:.2e} nats "
-                "a token, so no score of this study can be trusted; please report the model's "
+                f"the model in memory and from_pretrained({folder}) differ by {difference:.2e} "
+                "nats a token, so no score of this study can be trusted; please report the model's "
                 "architecture"
             )
         return difference

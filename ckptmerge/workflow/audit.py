@@ -40,7 +40,9 @@ def audit(
     """
     gains: tuple[Gain, ...] = ()
     if subject is not None:
-        named = dict.fromkeys([*rivals, *([] if best_uniform is None else [best_uniform])])
+        named = list(rivals)
+        if best_uniform is not None and best_uniform not in named:
+            named.append(best_uniform)
         gains = tuple(
             gain(
                 subject, baselines[name], name=name, objective=objective, split=Split.AUDIT,

@@ -86,9 +86,9 @@ def decide(
 ) -> Decision:
     """Test the claims in order until one passes.
 
-    For each claim ``materialise`` writes its bytes; ``test_number`` then records that a test is made
-    and says which of the run's era it is; only after that ``losses`` reads the certify split, for
-    those bytes and for every rival.
+    For each claim ``materialise`` writes its bytes; ``test_number`` then records that a test is
+    made and says which of the run's era it is; only after that ``losses`` reads the certify split,
+    for those bytes and for every rival.
     """
     made: list[Certificate] = []
     lowest_rival = min(_value(trial) for trial in rivals(study).values())
@@ -125,8 +125,8 @@ def _refused(certificates: Sequence[Certificate]) -> str:
     last = certificates[-1]
     if last.units < MINIMUM_UNITS:
         return (
-            f"nothing promoted: {last.units} independent documents in the certify split are too few "
-            f"to show anything; {MINIMUM_UNITS} are needed"
+            f"nothing promoted: {last.units} independent documents in the certify split are too "
+            f"few to show anything; {MINIMUM_UNITS} are needed"
         )
     if last.worse_domains:
         return f"nothing promoted: not shown to keep the limit on {', '.join(last.worse_domains)}"

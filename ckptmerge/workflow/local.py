@@ -1,9 +1,10 @@
 """All of it in one process: from checkpoints and held-out documents to certified bytes."""
 
 import re
+import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from ckptmerge.evaluation.scores import DocumentScores
 from ckptmerge.workflow.ask import Proposer, Stop, ask
 from ckptmerge.workflow.assess import WindowEvaluator
 from ckptmerge.workflow.audit import Audit, audit
-from ckptmerge.workflow.decide import Decision, best_uniform, decide, rivals
+from ckptmerge.workflow.decide import best_uniform, decide, rivals
 from ckptmerge.workflow.judge import Judge
 from ckptmerge.workflow.looks import LookLog
 from ckptmerge.workflow.materialise import materialise, weight_bytes
@@ -56,12 +57,12 @@ def optimize(
     proposer: Proposer | None = None,
     progress: Progress | None = None,
 ) -> OptimizedStudy:
-    """Find the best merge of checkpoints, write it, and show on unseen documents that it is better.
+    """Find the best merge of checkpoints, and show on unseen documents that its bytes are better.
 
     Args:
         checkpoints: Hugging Face-layout folders of one run, two or more.
-        held_out: ``.jsonl`` or ``.txt`` documents; half are searched on, a quarter decide, a quarter
-            report.
+        held_out: ``.jsonl`` or ``.txt`` documents; half are searched on, a quarter decide, a
+            quarter report.
         space: ``pair`` or ``simplex``.
         budget: forward passes over the search half, all of the checkpoints themselves included.
         seed: fixes every random choice.
@@ -108,25 +109,42 @@ def optimize(
     )
     if proposer is None:
         with ProposerProcess() as process:
-            study = search(study, judge, process, progress)
+            study = search(study, judge, process.propose, progress)
     else:
         study = search(study, judge, proposer, progress)
-    holder = tempfile.TemporaryDirectory(prefix=".ckptmerge-uncertified-", dir=scratch)
-    promotion = _Promotion(study, judge, log, name, Path(holder.name), progress)
-    decision = decide(
-        study,
-        held_out=documents.digest,
-        materialise=promotion.write,
-        test_number=promotion.count,
-        losses=promotion.losses,
-        seed=seed,
-    )
-    folder = promotion.folder(decision.artifact)
-    report = report_audit(study, judge, folder, progress)
+    with _uncertified(scratch) as folder:
+        promotion = _Promotion(study, judge, log=log, run=name, scratch=folder, progress=progress)
+        decision = decide(
+            study,
+            held_out=documents.digest,
+            materialise=promotion.write,
+            test_number=promotion.count,
+            losses=promotion.losses,
+            seed=seed,
+        )
+        merged = promotion.folder(decision.artifact)
+        report = report_audit(study, judge, merged, progress)
     return OptimizedStudy(
-        run=name, study=decision.study, decision=decision, audit=report, held_out=documents.digest,
-        folder=folder, passes=judge.passes, scratch=holder,
-    )  # fmt: skip
+        run=name,
+        study=decision.study,
+        decision=decision,
+        audit=report,
+        held_out=documents.digest,
+        passes=judge.passes,
+        folder=merged,
+        scratch=folder,
+    )
+
+
+@contextmanager
+def _uncertified(parent: str | Path | None) -> Iterator[Path]:
+    """Make a folder for merges that nobody has certified yet; an error removes it."""
+    folder = Path(tempfile.mkdtemp(prefix=".ckptmerge-uncertified-", dir=parent))
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def run_name(newest: Path) -> str:
@@ -196,7 +214,14 @@ class _Promotion:
     """What ``decide`` asks for, done on this machine."""
 
     def __init__(
-        self, study: Study, judge: Judge, log: LookLog, run: str, scratch: Path, progress: Progress
+        self,
+        study: Study,
+        judge: Judge,
+        *,
+        log: LookLog,
+        run: str,
+        scratch: Path,
+        progress: Progress,
     ) -> None:
         self._study = study
         self._judge = judge

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ckptmerge.domain.digest import Digest
 from ckptmerge.domain.observation import Split
@@ -59,7 +60,7 @@ class LookLog:
         """Record that certify or audit documents were read without a test."""
         self._append({"at": self._clock(), "split": split, "subject": str(subject)})
 
-    def _looks(self) -> list[dict[str, object]]:
+    def _looks(self) -> list[dict[str, Any]]:
         try:
             lines = self._path.read_text("utf-8").splitlines()
             looks = [json.loads(line) for line in lines if line.strip()]

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-import tempfile
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +34,12 @@ class OptimizedStudy:
     """Forward passes over the search, certify and audit split."""
     folder: Path | None
     """The promoted merge; None while nothing is promoted."""
-    scratch: "tempfile.TemporaryDirectory[str] | None" = None
-    """Holds the merge until it is published."""
+    scratch: Path | None = None
+    """Holds the merge until it is published; removed together with this object."""
+
+    def __post_init__(self) -> None:
+        if self.scratch is not None:
+            weakref.finalize(self, shutil.rmtree, self.scratch, ignore_errors=True)
 
     @property
     def incumbent(self) -> Trial:
@@ -82,7 +86,7 @@ class OptimizedStudy:
         return target
 
     def best(self, folder: Path | None = None) -> wire.Best:
-        """Return the answer to "what are the best weights", with files as they lie in ``folder``."""
+        """Return the answer to "what are the best weights", its files lying in ``folder``."""
         winner, window = self.decision.best, self.study.window
         manifest = (
             window.newest.manifest if self.decision.artifact is None

@@ -14,10 +14,6 @@ class Progress(Protocol):
         """Count ``amount`` more units of the stage."""
         ...
 
-    def note(self, text: str) -> None:
-        """Say something worth keeping on the screen."""
-        ...
-
 
 class Silent:
     """Tells nobody."""
@@ -27,6 +23,3 @@ class Silent:
 
     def advance(self, amount: int) -> None:
         """Ignore the amount."""
-
-    def note(self, text: str) -> None:
-        """Ignore the text."""

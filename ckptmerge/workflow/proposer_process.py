@@ -130,7 +130,7 @@ class _Child:
 
     def __init__(self, module: str) -> None:
         # A file, not a pipe: nobody need drain it while nothing is wrong.
-        self._stderr: IO[bytes] = tempfile.TemporaryFile()
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         # One thread: a GP of thirty points gains nothing from more, and the workers need them.
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module

@@ -20,13 +20,16 @@ TOP_LEVEL = {
 
 
 def run_python(code: str) -> str:
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     return answer.stdout.strip()
 
 
 def test_importing_the_package_loads_no_torch() -> None:
     loaded = run_python(
-        "import sys, ckptmerge; print([m for m in ('torch', 'numpy', 'pydantic') if m in sys.modules])"
+        "import sys, ckptmerge\n"
+        "print([m for m in ('torch', 'numpy', 'pydantic') if m in sys.modules])"
     )
     assert loaded == "[]"
 
@@ -48,7 +51,7 @@ def test_every_public_name_is_there() -> None:
 
 
 def test_what_the_proposers_asker_imports_loads_no_torch() -> None:
-    modules = "ask tell decide looks register open_studies proposer_process".split()
+    modules = ["ask", "tell", "decide", "looks", "register", "open_studies", "proposer_process"]
     imports = "; ".join(f"import ckptmerge.workflow.{module}" for module in modules)
     assert run_python(f"import sys; {imports}; print('torch' in sys.modules)") == "False"
 

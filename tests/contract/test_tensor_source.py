@@ -29,7 +29,7 @@ TENSORS = {
 }
 
 
-def in_memory(tmp_path):
+def in_memory(_):
     return MemorySource(TENSORS)
 
 

@@ -1,4 +1,4 @@
-"""Models of several architectures, as transformers writes them, score in memory as their files do."""
+"""Models as transformers writes them score in memory as their files do, whatever their kind."""
 
 from collections.abc import Callable
 from pathlib import Path

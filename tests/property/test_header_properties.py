@@ -70,9 +70,9 @@ def mutations() -> st.SearchStrategy[tuple[int, bytes, int]]:
     changes=st.lists(mutations(), min_size=1, max_size=3),
     data=st.integers(-2, 2),
 )
-@example(
-    specs=[TensorSpec("a", "U8", (0, 4))], metadata={}, changes=[(29, b"-0", 1)], data=0
-).via("minus zero is zero to Python and an error to the library")
+@example(specs=[TensorSpec("a", "U8", (0, 4))], metadata={}, changes=[(29, b"-0", 1)], data=0).via(
+    "minus zero is zero to Python and an error to the library"
+)
 def test_damage_is_refused_or_read_alike(tmp_path, specs, metadata, changes, data):
     text = encode_header(specs, metadata)[8:]
     for place, token, dropped in changes:

@@ -147,8 +147,8 @@ def test_false_promotions_are_as_rare_as_the_level_says():
     domains = ("a",) * 60 + ("b",) * 60 + ("c",) * 60
     bits = {"winner": 1.0, "newest": 1.0, "best": 1.5}
     promoted = 0
-    for seed in range(500):
+    for seed in range(300):
         found = models(seed, domains=domains, **bits)
         promoted += judge(found, seed=seed).passed
-    assert promoted / 500 <= 0.05
+    assert promoted / 300 <= 0.05
     assert promoted > 3  # a test that never promotes would be no test

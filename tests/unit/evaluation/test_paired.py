@@ -191,7 +191,6 @@ def test_another_seed_gives_other_resamples_and_the_same_gain():
 def test_a_limit_is_kept_only_where_that_was_shown():
     rng = np.random.default_rng(0)
     held = documents(rng, {"same": 200, "worse": 200, "unsure": 200, "few": 20})
-    old = scored(np.ones(620), *held)
     worse = np.repeat([0.0, 0.05, 0.0, 0.0], [200, 200, 200, 20])
     spread = np.repeat([0.01, 0.01, 1.0, 0.001], [200, 200, 200, 20])
     subject = scored(3.0 + worse + spread * rng.normal(size=620), *held)

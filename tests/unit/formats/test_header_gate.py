@@ -66,7 +66,8 @@ def test_a_good_header_gives_names_places_and_metadata():
         (b'{"__metadata__":{"k":"\\ud800"}}', "surrogate"),
         (b'{"a":' + b"[" * 100_000 + b"}", "nests more than 3"),
         (b'{"a":[[[1]]]}', "nests more than 3"),
-        (b'{"a":"' + b'\\"' * 100_000 + b"}", "not the JSON"),
+        (b'{"a":[1}}', "not the JSON"),
+        (b'{"a":"' + b'\\"' * 100_000 + b"}", "not closed"),
         ({"__metadata__": {"k": 1}}, "is not text"),
         ({"__metadata__": []}, "is not an object"),
         ({"__metadata__": {"k": "x" * 1_000_001}}, "at most 1000000"),
@@ -158,6 +159,10 @@ def test_another_format_is_named(tmp_path, magic, kind):
     with pytest.raises(CheckpointFormatError, match=f"not safetensors but .*{kind}") as refused:
         read_header(tmp_path / "pytorch_model.bin")
     assert "save the model as safetensors in the training job" in str(refused.value)
+
+
+def test_brackets_within_text_are_not_nesting():
+    assert parse({"__metadata__": {"k": '[[[[{{{{"\\'}, **PAIR}).metadata == {"k": '[[[[{{{{"\\'}
 
 
 def test_empty_tensors_and_scalars_pass():

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-import sys
 import subprocess
+import sys
 
 import numpy as np
 import pytest

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,10 @@ from ckptmerge.formats.detect import open_checkpoint
 from ckptmerge.formats.tensors import as_bytes
 
 TENSORS = {"a": torch.arange(12.0).reshape(3, 4), "b": torch.ones(5, dtype=torch.bfloat16)}
+CUTS = [
+    {"a": "1.safetensors", "b": "2.safetensors"},
+    {"a": "2.safetensors", "b": "2.safetensors"},
+]
 
 
 @pytest.fixture
@@ -21,10 +26,9 @@ def file(tmp_path):
 
 
 def test_two_cuts_of_one_model_read_alike(tmp_path):
-    for cut, homes in enumerate([{"a": "1", "b": "2"}, {"a": "2", "b": "2"}]):
+    for cut, homes in enumerate(CUTS):
         folder = tmp_path / str(cut)
         folder.mkdir()
-        homes = {name: f"{home}.safetensors" for name, home in homes.items()}
         for home in set(homes.values()):
             save_file({n: TENSORS[n] for n in homes if homes[n] == home}, folder / home)
         (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": homes}))
@@ -75,7 +79,7 @@ def test_a_file_replaced_meanwhile_is_read_as_it_was(file):
 
 def test_no_descriptor_is_left_open(file, tmp_path):
     def count() -> int:
-        return len(os.listdir("/proc/self/fd"))
+        return len(list(Path("/proc/self/fd").iterdir()))
 
     before = count()
     with open_checkpoint(file):

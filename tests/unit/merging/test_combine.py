@@ -48,7 +48,7 @@ def digest(inner, outer, weights, block):
     out = torch.empty_like(parts[0], dtype=outer)
     combine(parts, weights, out=out, scratch=Scratch(block=block))
     assert out.isfinite().all()
-    return hashlib.sha256(as_bytes(out)).hexdigest()
+    return hashlib.sha256(as_bytes(out)).hexdigest()[:16]
 
 def table(block):
     found = {}
@@ -62,22 +62,22 @@ namespace: dict[str, object] = {}
 exec(GOLDEN, namespace)  # noqa: S102 - the same text also runs in other processes, below
 
 DIGESTS: dict[str, str] = json.loads("""{
-    "torch.bfloat16 to torch.bfloat16": "bcf082e9fe8faa68c1c7c930056d75af42207a641e75724bbbdc2574783de078",
-    "torch.bfloat16 to torch.float16": "0ba004bafc28c4c9a81b04c3b953fca0dc204367ce302dcb43b697f62105b9f4",
-    "torch.bfloat16 to torch.float32": "1873b9b91732ee59b1a47a980464f8d52aab1d59c8f8fe1f8aa55ce77d93234e",
-    "torch.bfloat16 to torch.float64": "4e9275b80fcca50c3cf0c1438fcbaaa66e4956385ee29280d926ef8d367ab648",
-    "torch.float16 to torch.bfloat16": "fcfc5b78f277e9f0af5664d851df4db1be388507489e4f0b87b62368e65c9aeb",
-    "torch.float16 to torch.float16": "e1cae7138f2be3889965e3cf6265a6d7f9beeaaebe601068302dfd296eb2f534",
-    "torch.float16 to torch.float32": "5d0dea02ca9858857daf8fe08e9af2a854d60e135aecb8ee0aa2163f35b5dd17",
-    "torch.float16 to torch.float64": "2f588213a0645c7d46e42c56a403ccb328e2b5b873265316b1358f7be400c67c",
-    "torch.float32 to torch.bfloat16": "9abea2d11585221e1f8538e1254b7d5af116da7aff7cdce604db9eddedac5cbe",
-    "torch.float32 to torch.float16": "a73ca44fd535d5fab6bb52144bc76869d3d2921fd38f85d0f542d52f191c1ccd",
-    "torch.float32 to torch.float32": "2162c6023adf33791e768b7dd06608ea5a54178d67f8b1ff16760c911bfd757e",
-    "torch.float32 to torch.float64": "5dfa120b1eef615d66473bed22afe6d2eb7da88fa259a69cd42ee6691400dd70",
-    "torch.float64 to torch.bfloat16": "85bc5cc0dd211a1fcad45c7bb29c1c07733b8fd925cfd29142f86213d8dfb922",
-    "torch.float64 to torch.float16": "3893f6fe375a58f7b7d839eb0d51003b807cd8dfd75e94fbcf60e05019ed2707",
-    "torch.float64 to torch.float32": "48c56aa31fbeabe57e3d70331caf4015ad125ec325c7c24b3f409cb14bad612c",
-    "torch.float64 to torch.float64": "168100cf577e5f915e36f59ed0fb7d1428407e1535cf99fd6950f34e12b6d229"
+    "torch.bfloat16 to torch.bfloat16": "bcf082e9fe8faa68",
+    "torch.bfloat16 to torch.float16": "0ba004bafc28c4c9",
+    "torch.bfloat16 to torch.float32": "1873b9b91732ee59",
+    "torch.bfloat16 to torch.float64": "4e9275b80fcca50c",
+    "torch.float16 to torch.bfloat16": "fcfc5b78f277e9f0",
+    "torch.float16 to torch.float16": "e1cae7138f2be388",
+    "torch.float16 to torch.float32": "5d0dea02ca985885",
+    "torch.float16 to torch.float64": "2f588213a0645c7d",
+    "torch.float32 to torch.bfloat16": "9abea2d11585221e",
+    "torch.float32 to torch.float16": "a73ca44fd535d5fa",
+    "torch.float32 to torch.float32": "2162c6023adf3379",
+    "torch.float32 to torch.float64": "5dfa120b1eef615d",
+    "torch.float64 to torch.bfloat16": "85bc5cc0dd211a1f",
+    "torch.float64 to torch.float16": "3893f6fe375a58f7",
+    "torch.float64 to torch.float32": "48c56aa31fbeabe5",
+    "torch.float64 to torch.float64": "168100cf577e5f91"
 }""")
 
 
@@ -86,7 +86,7 @@ def parts(dtype, count=4):
 
 
 def digest_of(tensor):
-    return hashlib.sha256(as_bytes(tensor)).hexdigest()
+    return hashlib.sha256(as_bytes(tensor)).hexdigest()[:16]
 
 
 def test_the_bytes_are_those_of_the_first_release():
@@ -101,13 +101,13 @@ def test_blocks_do_not_change_a_bit(block):
 
 
 def test_neither_instruction_set_nor_threads_change_a_bit():
-    """The processor's widest kernels against AVX2 and plain ones, one thread against three."""
+    """Plain and AVX2 kernels, one thread and three; this process runs the widest kernels."""
     code = GOLDEN + (
         "torch.set_num_threads(int(sys.argv[1]))\n"
         "print(json.dumps([torch.backends.cpu.get_cpu_capability(), table(None)]))"
     )
-    found = {}
-    for capability, threads in (("default", 1), ("avx2", 3), ("avx512", 1)):
+    ran_as = set()
+    for capability, threads in (("default", 1), ("avx2", 3)):
         ran = subprocess.run(
             [sys.executable, "-c", code, str(threads)],
             env={**os.environ, "ATEN_CPU_CAPABILITY": capability, "OMP_NUM_THREADS": str(threads)},
@@ -116,9 +116,9 @@ def test_neither_instruction_set_nor_threads_change_a_bit():
             text=True,
         )
         actual, digests = json.loads(ran.stdout)
-        found[actual] = digests
-        assert digests == DIGESTS, (capability, actual)
-    assert "DEFAULT" in found, "no process ran without vector instructions; nothing was compared"
+        ran_as.add(actual)
+        assert digests == DIGESTS, actual
+    assert "DEFAULT" in ran_as, "no process ran without vector instructions; nothing was compared"
 
 
 def test_a_fused_multiply_add_would_be_seen():

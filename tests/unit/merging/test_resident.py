@@ -113,7 +113,7 @@ def test_candidates_appear_in_the_same_memory(sources):
 def test_forming_a_candidate_writes_no_file_and_reads_none(sources, monkeypatch):
     window = ResidentWindow(sources, device=CPU)
 
-    def refuse(*args, **kwargs):
+    def refuse(*_, **__):
         raise AssertionError("a file was touched")
 
     for name in ("open", "write", "pwrite", "preadv", "read"):
