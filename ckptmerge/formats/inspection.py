@@ -52,7 +52,7 @@ class Inspection:
         self._bad: Counter[str] = Counter()
         self._lanes = [ThreadPoolExecutor(1, "ckptmerge-inspect") for _ in range(3)]
         self._free: deque[tuple[memoryview, tuple[Future[None], ...]]] = deque(
-            (memoryview(bytearray(block)), ()) for _ in range(depth)
+            (np.empty(block, np.uint8).data, ()) for _ in range(depth)
         )
 
     def __enter__(self) -> "Inspection":

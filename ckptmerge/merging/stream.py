@@ -18,7 +18,7 @@ from ckptmerge.errors import InvalidInputError
 from ckptmerge.formats.inspection import BLOCK
 from ckptmerge.formats.side_files import read_side_files
 from ckptmerge.formats.sink import FolderSink
-from ckptmerge.formats.tensors import TORCH_DTYPES, TensorSink, TensorSource
+from ckptmerge.formats.tensors import TORCH_DTYPES, TensorSink, TensorSource, as_bytes
 from ckptmerge.merging.combine import Scratch, arithmetic_dtype, combine, rounded_weights
 from ckptmerge.merging.policy import TensorPlan, find_ties, plan_tensors, require_ties_kept
 
@@ -162,12 +162,17 @@ def _block_bytes(sources: int) -> int:
     return max(min(BLOCK, READ_AHEAD // (_BUFFERS * sources)) // 4096, 1) * 4096
 
 
+def _buffer(size: int) -> memoryview:
+    # Not a bytearray, whose every page is written with zeros before anything is read.
+    return as_bytes(torch.empty(size, dtype=torch.uint8))
+
+
 def _read_ahead(
     sources: Sequence[TensorSource], blocks: Iterator[_Block]
 ) -> Generator[tuple[_Block, list[memoryview]]]:
     """Read each block from the checkpoints it takes; a buffer is good until the next block."""
     size = _block_bytes(len(sources))
-    free = deque([memoryview(bytearray(size)) for _ in sources] for _ in range(_BUFFERS))
+    free = deque([_buffer(size) for _ in sources] for _ in range(_BUFFERS))
     reading: deque[tuple[_Block, list[memoryview], list[Future[None]]]] = deque()
 
     def arrived() -> tuple[_Block, list[memoryview]]:

@@ -44,7 +44,7 @@ def statistical_floor(
     changes = replicates - losses.unsqueeze(-1)
     # A shift common to all observations moves no optimum; left in, the model would take it back
     # far from the observations, and so bend the surface.
-    surfaces = surrogate.surfaces(changes)
+    surfaces = surrogate.surfaces(changes - changes.mean(dim=0))
 
     def heights(points: Tensor) -> Tensor:
         """Return each row's height on its own surface."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.optimize import Bounds, LinearConstraint, minimize
+from scipy.optimize import LinearConstraint, minimize
 
 from ckptmerge.domain.observation import Objective, Split
 from ckptmerge.domain.space import SearchSpace
@@ -73,7 +73,7 @@ class Landscape:
             loss,
             np.array(start.values[:-1]),
             method="SLSQP",
-            bounds=Bounds(space.lower[:-1], space.upper[:-1]),
+            bounds=list(zip(space.lower[:-1], space.upper[:-1], strict=True)),
             constraints=LinearConstraint(
                 np.ones(space.dimension), 1 - space.upper[-1], 1 - space.lower[-1]
             ),

@@ -3,7 +3,7 @@
 Everything is measured in the same rounds, one after the other, with the parents dropped from the
 page cache before each: what the disk does in one minute it need not do in the next. Our times hold
 the verification of both parents (SHA-256 of every byte, and the search for NaN), the digests of the
-output and its fsync; mergekit's hold an fsync that is done for it.
+output and its fsync. mergekit verifies nothing; an fsync is done for it and counted.
 """
 
 import shutil

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from ckptmerge.domain.space import SpaceKind
+from ckptmerge.domain.study import Study
 from ckptmerge.workflow.open_studies import open_study
 from ckptmerge.workflow.register import register_in_order
 from tests.benchmarks import strategies
@@ -64,16 +65,23 @@ class Case:
     """One window searched with one seed."""
 
     space: SpaceKind
-    regrets: Mapping[str, Sequence[float]]
-    """Bits per byte above the lowest loss, by strategy, after each pass."""
+    best: Mapping[str, Sequence[float]]
+    """The best loss in bits per byte, by strategy, after each pass."""
+    lowest: float
+    """The lowest loss that anyone found in this window."""
     floor: float
+    """What these documents can tell apart, in bits per byte."""
     stopped: int | None
     """Passes after which our search would have stopped by itself."""
 
+    def regret(self, strategy: str, passes: int) -> float:
+        """Return how far a strategy's best after so many passes lies above the lowest loss."""
+        return self.best[strategy][passes - 1] - self.lowest
+
     def passes(self, strategy: str) -> float:
         """Return how many passes a strategy needs to come within the floor; infinite: never."""
-        regrets = enumerate(self.regrets[strategy], start=1)
-        return next((n for n, regret in regrets if regret <= self.floor), float("inf"))
+        counts = range(1, BUDGET + 1)
+        return next((n for n in counts if self.regret(strategy, n) <= self.floor), float("inf"))
 
 
 def rows() -> Iterator[Row]:
@@ -86,7 +94,7 @@ def rows() -> Iterator[Row]:
     ]
     cases: list[Case] = []
     # Losses do not depend on what else runs, so this part may use every core.
-    workers = min(len(tasks), os.cpu_count() or 1)
+    workers = min(len(tasks), len(os.sched_getaffinity(0)))
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, spawn, _one_thread) as pool:
         for number, done in enumerate(pool.map(measured, reversed(tasks)), start=1):
@@ -100,31 +108,28 @@ def measured(task: Task) -> list[Case]:
     """Run every strategy on one window, each seed for itself."""
     landscape = Landscape(task.folders, task.held_out, documents=DOCUMENTS)
     checkpoints = register_in_order(task.folders)
-    traces: list[dict[str, list[float]]] = []
-    proposers: list[strategies.Patient] = []
-    for seed in range(SEEDS):
-        study = open_study(checkpoints, space=task.space, budget=BUDGET, seed=seed)
-        proposer = strategies.Patient()
-        candidates = {
-            name: rival(study, landscape) for name, rival in RIVALS[task.space].items()
-        } | {OURS: strategies.ours(study, landscape, proposer)}
-        traces.append(
-            {
-                name: strategies.losses(strategy, landscape, BUDGET)
-                for name, strategy in candidates.items()
-            }
-        )
-        proposers.append(proposer)
-    lowest = landscape.lowest(study.spec.space)
-    return [
-        Case(
-            task.space,
-            {name: [loss - lowest for loss in best] for name, best in trace.items()},
-            proposer.floor,
-            proposer.stopped,
-        )
-        for trace, proposer in zip(traces, proposers, strict=True)
+    studies = [
+        open_study(checkpoints, space=task.space, budget=BUDGET, seed=seed) for seed in range(SEEDS)
     ]
+    searched = [_searched(study, landscape) for study in studies]
+    lowest = landscape.lowest(studies[0].spec.space)
+    return [
+        Case(task.space, best, lowest, proposer.floor, proposer.stopped)
+        for best, proposer in searched
+    ]
+
+
+def _searched(
+    study: Study, landscape: Landscape
+) -> tuple[dict[str, list[float]], strategies.Patient]:
+    """Run every strategy; return the best loss after each pass, and our proposer."""
+    proposer = strategies.Patient()
+    candidates = {
+        name: rival(study, landscape) for name, rival in RIVALS[study.spec.space.kind].items()
+    }
+    candidates[OURS] = strategies.ours(study, landscape, proposer)
+    best = {name: strategies.losses(c, landscape, BUDGET) for name, c in candidates.items()}
+    return best, proposer
 
 
 def _rows(space: SpaceKind, cases: Sequence[Case]) -> Iterator[Row]:
@@ -141,12 +146,12 @@ def _rows(space: SpaceKind, cases: Sequence[Case]) -> Iterator[Row]:
             ),
             ours=_shown(own[OURS]),
             against=f"{rival} {_shown(own[rival])}",
-            ratio=f"{mine / theirs:.2g}" if theirs > 0 else "",
+            ratio=f"{mine / theirs:.2g}" if max(mine, theirs) > floor else "both within",
             target="<= rival or floor",
             met=verdict(mine <= max(theirs, floor)),
         )
-    needed = {name: _passes(median([case.passes(name) for case in cases])) for name in own}
-    stops = _passes(median([float(case.stopped or BUDGET) for case in cases]))
+    needed = {name: _count(median([case.passes(name) for case in cases])) for name in own}
+    stops = _count(median([float(case.stopped or BUDGET) for case in cases]))
     yield Row(
         part=PART,
         what=f"{space} of {SIZES[space]}: passes until within the floor (ours stops after {stops})",
@@ -156,14 +161,14 @@ def _rows(space: SpaceKind, cases: Sequence[Case]) -> Iterator[Row]:
 
 
 def _medians(cases: Sequence[Case], strategy: str) -> dict[int, float]:
-    return {n: median([case.regrets[strategy][n - 1] for case in cases]) for n in SHOWN}
+    return {n: median([case.regret(strategy, n) for case in cases]) for n in SHOWN}
 
 
 def _shown(regrets: Mapping[int, float]) -> str:
-    return " / ".join(f"{1e6 * regret:.1f}" for regret in regrets.values())
+    return " / ".join(f"{1e6 * regret:.0f}" for regret in regrets.values())
 
 
-def _passes(count: float) -> str:
+def _count(count: float) -> str:
     return f"more than {BUDGET}" if count > BUDGET else f"{count:g}"
 
 

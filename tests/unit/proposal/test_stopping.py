@@ -77,10 +77,17 @@ def test_the_floor_is_the_price_of_finite_documents(seed):
 
 
 def test_a_common_shift_of_all_documents_moves_no_optimum():
-    points = observations(Documents(0))
-    losses = torch.tensor([point.value for point in points], dtype=torch.float64)
-    shifts = torch.linspace(-0.2, 0.2, 5, dtype=torch.float64)
-    floor = floor_of(points, SearchSpace.simplex(SIZE), losses.unsqueeze(-1) + shifts)
+    geometry = Geometry(SearchSpace.simplex(8))
+    observed = geometry.as_tensor(tuple(initial_design(8).values()))
+    ramp = torch.arange(8, dtype=torch.float64) / 28
+    losses = 1 + (observed - ramp).cumsum(dim=-1).square().sum(dim=-1)
+    shifts = torch.linspace(-0.5, 0.5, 5, dtype=torch.float64)
+    floor = statistical_floor(
+        fit(geometry, observed, losses, torch.zeros_like(losses)),
+        losses=losses,
+        replicates=losses.unsqueeze(-1) + shifts,
+        starts=starts(geometry, ramp, generator(0, 0), 256),
+    )
     assert floor < 1e-9
 
 
