@@ -14,7 +14,7 @@ demo: $(READY)
 	$(BIN)/ckptmerge demo $(ARGS)
 
 test: check
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not gpu' $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -23,6 +23,9 @@ extrapolation is all that is left."""
 
 BUDGET = 32
 
+DOCUMENTS = 300
+"""Held-out documents a domain: sixty or more in each split."""
+
 PROMPT = "The following function returns"
 
 
@@ -76,7 +79,7 @@ def _train(out: Path, *, schedule: Literal["constant", "cosine"], steps: int, se
     from ckptmerge.pretrain.text import read_corpus, write_held_out
 
     render.out.print("reading the text that this Python installation carries")
-    corpus = read_corpus()
+    corpus = read_corpus(held_out_documents=DOCUMENTS)
     held_out = out / "held-out.jsonl"
     write_held_out(corpus, held_out)
     every = max(1, steps // 12)
@@ -92,8 +95,12 @@ def _train(out: Path, *, schedule: Literal["constant", "cosine"], steps: int, se
 
 
 def _optimize(run: _Run, merged: Path, *, seed: int) -> tuple[Best, Path | None]:
+    import torch
+
     from ckptmerge.workflow.local import optimize
 
+    # Kernels this small gain little from a second thread, and wait for it on a busy machine.
+    torch.set_num_threads(1)
     with render.bars() as bars:
         study = optimize(
             run.checkpoints[-WINDOW:], held_out=run.held_out, run="demo", seed=seed, budget=BUDGET,

@@ -8,6 +8,7 @@ import hashlib
 import os
 import platform
 import shutil
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -36,6 +37,18 @@ HELD_OUT_DOCUMENTS = 200
 """A domain: about fifty of forty files in the certify split, in a second a model for all."""
 TRAIN_BYTES = 500_000
 """A domain: the short run does not read more than that."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail what is skipped where REQUIRE_ALL is set, as in CI; GPU tests alone may be skipped."""
+    report = yield
+    if report.skipped and os.environ.get("REQUIRE_ALL") and "gpu" not in item.keywords:
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and REQUIRE_ALL is set: {call.excinfo}"
+    return report
 
 
 @dataclass(frozen=True)

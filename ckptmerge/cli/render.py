@@ -16,7 +16,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from ckptmerge.wire.best import Best, Gain, Score
+from ckptmerge.wire.best import Best, DomainPart, Gain, Score
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -38,6 +38,8 @@ class Bars:
         """Begin a bar; the one before is done."""
         self._finish()
         self._task = self._bars.add_task(name, total=max(total, 1))
+        if not err.is_terminal:
+            err.print(f"{name} …")
 
     def advance(self, amount: int) -> None:
         """Move the bar."""
@@ -52,7 +54,7 @@ class Bars:
 
 @contextmanager
 def bars() -> Iterator[Bars]:
-    """Show bars while a job runs; on anything but a terminal, nothing is shown."""
+    """Show bars while a job runs; where there is no terminal, a line for each stage."""
     columns = (
         TextColumn("{task.description:<24}"), BarColumn(bar_width=28), MofNCompleteColumn(),
         TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
@@ -69,6 +71,8 @@ def show_best(best: Best) -> None:
     out.print(_scores(best))
     for gain in best.gains:
         out.print(f"gain over {gain.against}: {_gain(gain)}")
+        if len(gain.domains) > 1:
+            out.print("  " + ", ".join(map(_part, gain.domains, gain.domains.values())))
     out.print(
         f"forward passes: {best.passes.search} search, {best.passes.certify} certify, "
         f"{best.passes.audit} audit; the search ended because {best.stopped}"
@@ -85,7 +89,7 @@ def score_table(rows: dict[str, Score], title: str) -> Table:
     for name, score in rows.items():
         cells = [f"{score.mean:.4f} {_bounds(score.low, score.high, '.4f')}"]
         if len(domains) > 1:
-            cells += [f"{score.domains[d].mean:.4f}" for d in domains]
+            cells += [_cell(score.domains[domain]) for domain in domains]
         table.add_row(name, *cells)
     return table
 
@@ -109,3 +113,15 @@ def _bounds(low: float | None, high: float | None, form: str) -> str:
     if low is None or high is None:
         return "[not bounded]"
     return f"[{low:{form}}, {high:{form}}]"
+
+
+def _cell(part: DomainPart) -> str:
+    """Write a domain's mean with half the width of its interval."""
+    if part.low is None or part.high is None:
+        return f"{part.mean:.3f}"
+    return f"{part.mean:.3f} ±{(part.high - part.low) / 2:.3f}"
+
+
+def _part(domain: str, part: DomainPart) -> str:
+    few = " (too few documents)" if part.too_few else ""
+    return f"{domain} {part.mean:+.4f} {_bounds(part.low, part.high, '+.4f')}{few}"

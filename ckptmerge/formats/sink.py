@@ -8,20 +8,17 @@ its writer lives; one that can be locked belongs to a dead writer, and the next 
 """
 
 import errno
-import fcntl
-import glob
 import os
-import secrets
-import shutil
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 from ckptmerge.domain.checkpoint import FileEntry, Manifest, TensorEntry, TensorSpec
 from ckptmerge.domain.digest import Digest
 from ckptmerge.errors import InvalidInputError, OutOfSpaceError, OutputExistsError
+from ckptmerge.formats.claim import ClaimedFolder
 from ckptmerge.formats.manifest import INDEX
 from ckptmerge.formats.shards import ShardWriter, index_of, plan_shards
 
@@ -73,10 +70,11 @@ class FolderSink:
         self._out.parent.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(self._out):
             raise OutputExistsError(_exists(self._out))
-        _remove_dead(self._out)
         if _free(self._out.parent) < self._bytes:
             raise OutOfSpaceError(_no_space(self._out, self._bytes))
-        self._partial = _claim(self._out, self._cleanup)
+        claimed = ClaimedFolder(self._out.parent, f".{self._out.name}.partial-")
+        self._cleanup.callback(claimed.remove)
+        self._partial = claimed.path
         self._file = self._next_file()
 
     def __exit__(
@@ -159,45 +157,6 @@ class FolderSink:
             return None
         shard = self._shards.popleft()
         return ShardWriter(self._partial / (shard.name + INCOMPLETE), shard, self._metadata)
-
-
-def _claim(out: Path, cleanup: ExitStack) -> Path:
-    """Make the hidden folder and lock it; ``cleanup`` removes it if it still has that name."""
-    while True:
-        partial = out.with_name(f".{out.name}.partial-{secrets.token_hex(4)}")
-        partial.mkdir()
-        with suppress(BlockingIOError, FileNotFoundError):
-            # Another run may take a folder that is not locked yet for a dead one: then try again.
-            descriptor = _lock(partial)
-            cleanup.callback(os.close, descriptor)
-            cleanup.callback(shutil.rmtree, partial, ignore_errors=True)
-            return partial
-
-
-def _lock(folder: Path) -> int:
-    """Lock a folder until the descriptor closes, be it by the writer's death.
-
-    Raises:
-        OSError: somebody else holds the lock, or has removed the folder.
-    """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.path.samestat(os.fstat(descriptor), folder.stat()):
-            raise FileNotFoundError(errno.ENOENT, "replaced meanwhile", str(folder))
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _remove_dead(out: Path) -> None:
-    """Remove hidden folders whose writers died before they could."""
-    for partial in out.parent.glob(f"{glob.escape(f'.{out.name}.partial-')}*"):
-        with suppress(OSError):
-            descriptor = _lock(partial)
-            shutil.rmtree(partial, ignore_errors=True)
-            os.close(descriptor)
 
 
 def _write_file(folder: Path, name: str, content: bytes) -> None:

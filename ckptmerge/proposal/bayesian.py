@@ -33,10 +33,6 @@ def propose(request: ProposalRequest) -> Proposal:
 
     Where no model of the loss can be had (too few observations, all alike, or a fit that fails) the
     candidate is the legal point farthest from what was measured, and ``fallback`` says so.
-
-    Raises:
-        InvalidInputError: never for a request that could be built; listed because weights check
-            themselves.
     """
     random = generator(request.seed, request.index)
     with _numerics(), manual_seed(int(random.integers(2**31))):

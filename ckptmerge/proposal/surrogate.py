@@ -13,9 +13,19 @@
 Within one basin a loss is nearly quadratic in c, so it is a general quadratic (the second term)
 plus a smooth remainder (the third). The first term is the part of that quadratic that every
 trajectory has: were the checkpoints a drift plus independent noise, the loss would be
-b + a₁ |c|² + a₂ t + a₃ t², because averaging divides the noise by 1/|c|² and the drift moves the
-mean with the mean age. Its four numbers are learnt from the initial design; what they leave is for
-the other terms. The features are centred at x₀, so the prior is wide where nothing was measured.
+b + a₁ |c|² + a₂ t + a₃ t², because averaging leaves |c|² of the noise's variance and the drift
+moves the mean with the mean age. Its numbers are learnt from the initial design; what they leave is
+for the other terms. φ and z are centred at x₀, so the prior is wide where nothing was measured.
+
+Measured on simplex-8 with 24 passes, 15 of them the initial design, median of five seeds, in 1e-3
+bits per byte above the optimum; the rival is BoTorch's default kernel with all else alike:
+
+| synthetic loss | this kernel | default kernel | best uniform average |
+|---|---|---|---|
+| noisy descent on 300 directions, per-document minima, [0, 1] | 0.02 | 0.49 | 4.3 |
+| the same, weights in [-0.3, 1.5] | 0.06 | 0.86 | 5.6 |
+| correlated quadratics, vertices 0.1 to 1 bit worse, [0, 1] | 0.10 | 0.48 | 11.6 |
+| the same, weights in [-0.3, 1.5] | 0.32 | 2.7 | 11.6 |
 """
 
 import math

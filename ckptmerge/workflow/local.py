@@ -1,10 +1,8 @@
 """All of it in one process: from checkpoints and held-out documents to certified bytes."""
 
 import re
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,6 +20,7 @@ from ckptmerge.errors import NonFiniteLossError
 from ckptmerge.evaluation.barrier import require_no_barrier
 from ckptmerge.evaluation.documents import load_held_out
 from ckptmerge.evaluation.scores import DocumentScores
+from ckptmerge.formats.claim import ClaimedFolder
 from ckptmerge.workflow.ask import Proposer, Stop, ask
 from ckptmerge.workflow.assess import WindowEvaluator
 from ckptmerge.workflow.audit import Audit, audit
@@ -112,8 +111,12 @@ def optimize(
             study = search(study, judge, process.propose, progress)
     else:
         study = search(study, judge, proposer, progress)
-    with _uncertified(scratch) as folder:
-        promotion = _Promotion(study, judge, log=log, run=name, scratch=folder, progress=progress)
+    parent = Path(tempfile.gettempdir() if scratch is None else scratch)
+    uncertified = ClaimedFolder(parent, ".ckptmerge-uncertified-")
+    try:
+        promotion = _Promotion(
+            study, judge, log=log, run=name, scratch=uncertified.path, progress=progress
+        )
         decision = decide(
             study,
             held_out=documents.digest,
@@ -122,8 +125,11 @@ def optimize(
             losses=promotion.losses,
             seed=seed,
         )
-        merged = promotion.folder(decision.artifact)
-        report = report_audit(study, judge, merged, progress)
+        folder = promotion.folder(decision.artifact)
+        report = report_audit(study, judge, folder, progress)
+    except BaseException:
+        uncertified.remove()
+        raise
     return OptimizedStudy(
         run=name,
         study=decision.study,
@@ -131,20 +137,9 @@ def optimize(
         audit=report,
         held_out=documents.digest,
         passes=judge.passes,
-        folder=merged,
-        scratch=folder,
+        folder=folder,
+        scratch=uncertified,
     )
-
-
-@contextmanager
-def _uncertified(parent: str | Path | None) -> Iterator[Path]:
-    """Make a folder for merges that nobody has certified yet; an error removes it."""
-    folder = Path(tempfile.mkdtemp(prefix=".ckptmerge-uncertified-", dir=parent))
-    try:
-        yield folder
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def run_name(newest: Path) -> str:

@@ -13,6 +13,7 @@ from ckptmerge.domain.digest import Digest
 from ckptmerge.domain.study import Study
 from ckptmerge.domain.trial import Trial
 from ckptmerge.errors import OutputExistsError, RefusedError
+from ckptmerge.formats.claim import ClaimedFolder
 from ckptmerge.wire import best as wire
 from ckptmerge.workflow.audit import Audit
 from ckptmerge.workflow.decide import Decision
@@ -34,12 +35,12 @@ class OptimizedStudy:
     """Forward passes over the search, certify and audit split."""
     folder: Path | None
     """The promoted merge; None while nothing is promoted."""
-    scratch: Path | None = None
+    scratch: ClaimedFolder | None = None
     """Holds the merge until it is published; removed together with this object."""
 
     def __post_init__(self) -> None:
         if self.scratch is not None:
-            weakref.finalize(self, shutil.rmtree, self.scratch, ignore_errors=True)
+            weakref.finalize(self, self.scratch.remove)
 
     @property
     def incumbent(self) -> Trial:

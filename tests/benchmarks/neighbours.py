@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.benchmarks.trained import CACHE
+
 _SPREAD = 0.02
 """Standard deviation of the weights, that of a Llama's initialisation."""
 
@@ -78,7 +80,9 @@ def neighbours(layout: LlamaLayout, count: int, *, room: int) -> Iterator[tuple[
     Raises:
         OSError: the disk has less room than that.
     """
-    with TemporaryDirectory(prefix="ckptmerge-benchmark-") as holder:
+    # Beside the repository: /tmp may be memory, and then no disk would be measured.
+    CACHE.mkdir(exist_ok=True)
+    with TemporaryDirectory(prefix="benchmark-", dir=CACHE) as holder:
         free = shutil.disk_usage(holder).free
         if free < room:
             raise OSError(

@@ -46,7 +46,11 @@ def run_measured(
         env={**os.environ, **(environment or {})},
     )
     watch = _MemoryWatch(process.pid)
-    said, _ = process.communicate()
+    try:
+        said, _ = process.communicate()
+    except BaseException:
+        process.kill()
+        raise
     elapsed = time.perf_counter() - begin
     peak = watch.end()
     if process.returncode:
