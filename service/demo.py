@@ -17,9 +17,8 @@ MARKER = ".ckptmerge-demo"
 WINDOW = 8
 """Checkpoints searched: the last ones of the run."""
 
-LOWER, UPPER = -0.3, 1.5
-"""Bounds of a weight: slightly negative ones at the old end often help, and after annealing
-extrapolation is all that is left."""
+BOUNDS = {"constant": (0.0, 1.0), "cosine": (-0.3, 1.5)}
+"""Bounds of a weight, by schedule: after annealing, extrapolation is all that is left to find."""
 
 BUDGET = 32
 
@@ -101,10 +100,11 @@ def _optimize(run: _Run, merged: Path, *, seed: int) -> tuple[Best, Path | None]
 
     # Kernels this small gain little from a second thread, and wait for it on a busy machine.
     torch.set_num_threads(1)
+    lower, upper = BOUNDS[run.schedule]
     with render.bars() as bars:
         study = optimize(
             run.checkpoints[-WINDOW:], held_out=run.held_out, run="demo", seed=seed, budget=BUDGET,
-            lower=LOWER, upper=UPPER, scratch=merged.parent, progress=bars,
+            lower=lower, upper=upper, scratch=merged.parent, progress=bars,
         )  # fmt: skip
         if not study.promoted:
             return study.best(), None
@@ -117,12 +117,14 @@ def _say_worth(run: _Run, best: Best) -> None:
     from ckptmerge.workflow.evaluate import evaluate
     from ckptmerge.workflow.register import step_and_tokens
 
-    steps = [step_and_tokens(folder)[0] or 0 for folder in run.checkpoints]
+    late = run.checkpoints[len(run.checkpoints) // 2 - 1 :]  # all that the slope is read from
+    steps = [step_and_tokens(folder)[0] or 0 for folder in late]
+    losses: list[float] = []
     with render.bars() as bars:
-        losses = [
-            evaluate(folder, run.held_out, split=Split.AUDIT, progress=bars).interval.mean
-            for folder in run.checkpoints
-        ]
+        bars.stage("reading the loss curve", len(late))
+        for folder in late:
+            losses.append(evaluate(folder, run.held_out, split=Split.AUDIT).interval.mean)
+            bars.advance(1)
     worth = worth_in_steps(steps, losses, merged=best.score.mean)
     if worth.steps is None:
         render.out.print("worth: the run no longer improves, so no number of its steps would do")

@@ -1,6 +1,7 @@
 """What the command line shows: tables for people, JSON for programs, bars on a terminal."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,7 +19,10 @@ from rich.table import Table
 
 from ckptmerge.wire.best import Best, DomainPart, Gain, Score
 
-out = Console(soft_wrap=True, highlight=False)
+WIDE = 160
+"""Columns assumed where there is no terminal to ask: a table in a log must not wrap."""
+
+out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else WIDE)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from ckptmerge.proposal.ascent import ascend
+from ckptmerge.proposal.geometry import Geometry
 from ckptmerge.proposal.surrogate import Surrogate
 
 SAMPLES = 64
@@ -43,6 +44,7 @@ class Choice:
 def choose(
     surrogate: Surrogate,
     *,
+    region: Geometry,
     observed: Float64[Tensor, "n k"],
     pending: Float64[Tensor, "m k"],
     starts: Float64[Tensor, "s k"],
@@ -52,27 +54,27 @@ def choose(
 
     Args:
         surrogate: Of the loss.
+        region: Where candidates may lie: the search space, or the part of it that is trusted.
         observed: Candidates that were measured.
         pending: Candidates that are being measured.
-        starts: Legal weights to begin at; the best of them climb.
+        starts: Weights of the region to begin at; the best of them climb.
         seed: Of the quasi-random samples.
     """
-    geometry = surrogate.geometry
     acquisition = qLogNoisyExpectedImprovement(
         surrogate.model,
-        geometry.coordinates(observed),
+        region.coordinates(observed),
         SobolQMCNormalSampler(torch.Size([SAMPLES]), seed=seed),
-        X_pending=geometry.coordinates(pending) if len(pending) else None,
+        X_pending=region.coordinates(pending) if len(pending) else None,
         prune_baseline=True,
     )
 
     def improvement(points: Tensor) -> Tensor:
-        return acquisition(geometry.coordinates(points).unsqueeze(-2))
+        return acquisition(region.coordinates(points).unsqueeze(-2))
 
     with torch.no_grad():
         scores = improvement(starts)
     order = scores.argsort(descending=True, stable=True)
-    reached, heights = ascend(improvement, starts[order[:REFINED]], geometry.project, steps=_STEPS)
+    reached, heights = ascend(improvement, starts[order[:REFINED]], region.project, steps=_STEPS)
     climbed = heights.argsort(descending=True, stable=True)
     points = torch.cat([reached[climbed], starts[order]])
     values = torch.cat([heights[climbed], scores[order]])

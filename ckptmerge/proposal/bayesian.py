@@ -13,11 +13,13 @@ import torch
 from botorch.exceptions.warnings import BotorchWarning
 from botorch.utils.sampling import manual_seed
 from gpytorch.settings import cholesky_jitter
+from jaxtyping import Float64
 from linear_operator.utils.warnings import NumericalWarning
 from numpy.random import Generator
+from torch import Tensor
 
 from ckptmerge.proposal.acquisition import RAW, choose
-from ckptmerge.proposal.geometry import Geometry
+from ckptmerge.proposal.geometry import Geometry, region
 from ckptmerge.proposal.request import Proposal, ProposalRequest
 from ckptmerge.proposal.starts import generator, starts, uniform
 from ckptmerge.proposal.stopping import reason_to_stop, statistical_floor
@@ -26,6 +28,12 @@ from ckptmerge.proposal.surrogate import FIT_ERRORS, fit
 _JITTER = 1e-11
 """First number tried on the diagonal of a covariance that is not positive definite; each further
 try takes ten times as much."""
+
+_REACH = 0.08
+"""How far a weight may move from the incumbent's while a quadratic is not determined. Measured on
+a really trained run at simplex-8 in [-0.3, 1.5], best of 24 passes above the best of any variant,
+in 1e-3 bits per byte: 0.0 with it, 1.0 without; after annealing 1.9 with it, and without it nothing
+better than the initial design (9.4). On the synthetic losses of `surrogate` it costs nothing."""
 
 
 def propose(request: ProposalRequest) -> Proposal:
@@ -53,9 +61,11 @@ def _modelled(request: ProposalRequest, geometry: Geometry, random: Generator) -
     variances = torch.tensor([point.variance for point in points], dtype=torch.float64)
     surrogate = fit(geometry, observed, losses, variances)
     incumbent = int(surrogate.heights(observed).argmax())
-    begin = starts(geometry, observed[incumbent], random, RAW)
+    trusted = _trusted(geometry, observed, incumbent)
+    begin = starts(trusted, observed[incumbent], random, RAW)
     choice = choose(
         surrogate,
+        region=trusted,
         observed=observed,
         pending=geometry.as_tensor(request.pending),
         starts=begin,
@@ -75,6 +85,19 @@ def _modelled(request: ProposalRequest, geometry: Geometry, random: Generator) -
             dimension=request.space.dimension,
         ),
     )
+
+
+def _trusted(geometry: Geometry, observed: Float64[Tensor, "n k"], incumbent: int) -> Geometry:
+    """Return where the surrogate is trusted to look.
+
+    A quadratic in d coordinates has (d + 1)(d + 2) / 2 coefficients. While there are fewer
+    observations, curvatures that nothing has measured grow with the fourth power of the distance
+    in the surrogate's variance, and the expected improvement runs from one far corner to the next.
+    """
+    dimension = geometry.space.dimension
+    if len(observed) >= (dimension + 1) * (dimension + 2) // 2:
+        return geometry
+    return region(geometry, observed[incumbent], _REACH)
 
 
 def _space_filling(

@@ -75,6 +75,17 @@ class Geometry:
         return torch.minimum(torch.maximum(points - level, self.lower), self.upper)
 
 
+def region(geometry: Geometry, middle: Float64[Tensor, " k"], reach: float) -> Geometry:
+    """Return the part of a polytope where each weight is within ``reach`` of legal weights.
+
+    Coordinates do not depend on bounds, so both polytopes share them.
+    """
+    space, near = geometry.space, geometry.project(middle.unsqueeze(0))[0].tolist()
+    lower = tuple(max(low, at - reach) for low, at in zip(space.lower, near, strict=True))
+    upper = tuple(min(high, at + reach) for high, at in zip(space.upper, near, strict=True))
+    return Geometry(SearchSpace(space.kind, lower, upper))
+
+
 def helmert(size: int) -> Float64[Tensor, "k d"]:
     """Return an orthonormal basis of the plane of vectors that sum to zero, as columns.
 

@@ -180,6 +180,7 @@ def test_misuse_and_refusal_have_their_own_exit_codes(
     arguments: list[str],
     code: int,
     message: str,
+    *,
     trained_run: TrainedRun,
     held_out: Path,
     tmp_path: Path,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ckptmerge.domain.space import SearchSpace
 from ckptmerge.domain.weights import MergeWeights
-from ckptmerge.proposal.geometry import Geometry, helmert
+from ckptmerge.proposal.geometry import Geometry, helmert, region
 from ckptmerge.proposal.starts import generator, starts, uniform
 
 quick = settings(deadline=None, max_examples=40)
@@ -101,3 +101,15 @@ def test_another_index_gives_other_starts():
     geometry = Geometry(SearchSpace.simplex(4))
     first, second = (uniform(geometry, generator(0, index), 8) for index in (0, 1))
     assert not torch.equal(first, second)
+
+
+@quick
+@given(spaces(), st.integers(0, 1000), st.sampled_from([0.01, 0.3]))
+def test_a_region_is_the_legal_part_of_a_box_and_shares_coordinates(space, seed, reach):
+    geometry = Geometry(space)
+    middle = uniform(geometry, generator(seed, 0), 1)[0]
+    near = region(geometry, middle, reach)
+    sample = uniform(near, generator(seed, 1), 10)
+    assert all(space.holds(near.as_weights(point)) for point in sample)
+    assert (sample - middle).abs().max() <= reach + 1e-12
+    assert torch.equal(near.coordinates(sample), geometry.coordinates(sample))
