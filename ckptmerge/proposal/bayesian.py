@@ -33,7 +33,7 @@ _REACH = 0.08
 """How far a weight may move from the incumbent's while a quadratic is not determined. Measured on
 a really trained run at simplex-8 in [-0.3, 1.5], best of 24 passes above the best of any variant,
 in 1e-3 bits per byte: 0.0 with it, 1.0 without; after annealing 1.9 with it, and without it nothing
-better than the initial design (9.4). On the synthetic losses of `surrogate` it costs nothing."""
+better than the initial design (9.4). On the synthetic losses of `surrogate` it makes no difference."""
 
 
 def propose(request: ProposalRequest) -> Proposal:
