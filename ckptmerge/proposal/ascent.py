@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-_SHORTEST, _LONGEST = 1e-10, 1e10
-"""Bounds of a step's length, as a multiple of the gradient."""
+_FARTHEST = 4.0
+"""Longest step before projection, in weights. Across flat ground the spectral length has no bound,
+and a point a billion away is projected with an error of the rounding of a billion."""
 
 _BACKTRACK = 0.25
 """Factor by which a step that led downhill is shortened."""
@@ -45,7 +46,9 @@ def ascend(
     values, slopes = _with_gradient(function, points)
     lengths = reach / slopes.norm(dim=-1, keepdim=True).clamp(min=1e-30)
     for _ in range(steps):
-        moved = project(points + lengths * slopes)
+        step = lengths * slopes
+        step = step * (_FARTHEST / step.norm(dim=-1, keepdim=True).clamp(min=_FARTHEST))
+        moved = project(points + step)
         if bool(((moved - points).abs() < _STILL).all()):
             break
         trial_values, trial_slopes = _with_gradient(function, moved)
@@ -54,7 +57,7 @@ def ascend(
         span, turn = moved - points, slopes - trial_slopes
         curvature = (span * turn).sum(-1, keepdim=True)
         spectral = (span * span).sum(-1, keepdim=True) / curvature.clamp(min=1e-30)
-        lengths = torch.where(better, spectral, lengths * _BACKTRACK).clamp(_SHORTEST, _LONGEST)
+        lengths = torch.where(better, spectral, lengths * _BACKTRACK)
         points = torch.where(better, moved, points)
         slopes = torch.where(better, trial_slopes, slopes)
         values = torch.where(better.squeeze(-1), trial_values, values)

@@ -30,10 +30,7 @@ _JITTER = 1e-11
 try takes ten times as much."""
 
 _REACH = 0.08
-"""How far a weight may move from the incumbent's while a quadratic is not determined. Measured on
-a really trained run at simplex-8 in [-0.3, 1.5], best of 24 passes above the best of any variant,
-in 1e-3 bits per byte: 0.0 with it, 1.0 without; after annealing 1.9 with it, and without it nothing
-better than the initial design (9.4). On the synthetic losses of `surrogate` it makes no difference."""
+"""How far a weight may move from the incumbent's while a quadratic is not determined."""
 
 
 def propose(request: ProposalRequest) -> Proposal:
@@ -72,7 +69,9 @@ def _modelled(request: ProposalRequest, geometry: Geometry, random: Generator) -
         seed=int(random.integers(2**31)),
     )
     replicates = torch.tensor([point.replicates for point in points], dtype=torch.float64)
-    floor = statistical_floor(surrogate, losses=losses, replicates=replicates, starts=begin)
+    floor = statistical_floor(
+        surrogate, region=trusted, losses=losses, replicates=replicates, starts=begin
+    )
     return Proposal(
         weights=geometry.as_weights(choice.weights),
         incumbent=incumbent,

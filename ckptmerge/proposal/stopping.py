@@ -18,6 +18,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from ckptmerge.proposal.ascent import ascend
+from ckptmerge.proposal.geometry import Geometry
 from ckptmerge.proposal.surrogate import Surrogate
 
 _STEPS = 40
@@ -27,6 +28,7 @@ _STEPS = 40
 def statistical_floor(
     surrogate: Surrogate,
     *,
+    region: Geometry,
     losses: Float64[Tensor, " n"],
     replicates: Float64[Tensor, "n r"],
     starts: Float64[Tensor, "s k"],
@@ -35,9 +37,10 @@ def statistical_floor(
 
     Args:
         surrogate: Of the loss.
+        region: Where the surrogate is trusted, and so where the minima are looked for.
         losses: Of the observations, in the surrogate's order.
         replicates: The same on resamples of the documents; r may be 0, which gives a floor of 0.
-        starts: Legal weights among which the minima are first looked for.
+        starts: Weights of the region among which the minima are first looked for.
     """
     if replicates.shape[1] == 0:
         return 0.0
@@ -52,7 +55,7 @@ def statistical_floor(
 
     with torch.no_grad():
         first = starts[(surrogate.covariances(starts) @ surfaces.T).argmax(dim=0)]
-    optima, _ = ascend(heights, first, surrogate.geometry.project, steps=_STEPS)
+    optima, _ = ascend(heights, first, region.project, steps=_STEPS)
     with torch.no_grad():
         # Row 0 is the surface of all documents; on it the resamples' optima are judged.
         judged = surrogate.covariances(optima) @ surfaces[0]

@@ -40,3 +40,16 @@ def test_an_ascent_never_ends_lower_than_it_began():
     for steps in (1, 2, 3):
         _, values = ascend(rugged, starts, geometry.project, steps=steps)
         assert (values >= rugged(starts)).all()
+
+
+def test_an_ascent_over_almost_flat_ground_stays_legal():
+    geometry = Geometry(SearchSpace.simplex(4))
+    starts = uniform(geometry, generator(0, 0), 32)
+
+    def almost_flat(points):
+        tilt = torch.tensor([1.0, 2.0, 3.0, 5.0], dtype=torch.float64)
+        return 1e-9 * (points @ tilt) - 1e-14 * points.square().sum(-1)
+
+    reached, _ = ascend(almost_flat, starts, geometry.project, steps=20)
+    assert (reached.sum(-1) - 1).abs().max() < 1e-12
+    assert (reached[:, 3] == 1.0).all()

@@ -66,7 +66,9 @@ def floor_of(points, space, replicates=None):
         replicates = torch.tensor(rows, dtype=torch.float64)
     surrogate = fit(geometry, observed, losses, torch.zeros_like(losses))
     begin = starts(geometry, torch.tensor(OPTIMUM), generator(0, 0), 256)
-    return statistical_floor(surrogate, losses=losses, replicates=replicates, starts=begin)
+    return statistical_floor(
+        surrogate, region=geometry, losses=losses, replicates=replicates, starts=begin
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -84,6 +86,7 @@ def test_a_common_shift_of_all_documents_moves_no_optimum():
     shifts = torch.linspace(-0.5, 0.5, 5, dtype=torch.float64)
     floor = statistical_floor(
         fit(geometry, observed, losses, torch.zeros_like(losses)),
+        region=geometry,
         losses=losses,
         replicates=losses.unsqueeze(-1) + shifts,
         starts=starts(geometry, ramp, generator(0, 0), 256),
