@@ -15,7 +15,8 @@ class SearchSpace:
     """A polytope: weights that sum to one, each within its own bounds.
 
     Raises:
-        InvalidInputError: fewer than two checkpoints, or bounds that leave no interior.
+        InvalidInputError: fewer than two checkpoints, bounds that do not pair up, or bounds that
+            leave no interior.
     """
 
     kind: SpaceKind
@@ -25,6 +26,10 @@ class SearchSpace:
     """Largest weight of each checkpoint, oldest first."""
 
     def __post_init__(self) -> None:
+        if len(self.lower) != len(self.upper):
+            raise InvalidInputError(
+                f"{len(self.lower)} lower bounds and {len(self.upper)} upper ones: give one each"
+            )
         bounds = list(zip(self.lower, self.upper, strict=True))
         if len(bounds) < 2:
             raise InvalidInputError("a search space needs at least two checkpoints")

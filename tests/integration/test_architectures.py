@@ -121,6 +121,7 @@ def test_rounding_to_the_output_dtype_shows_in_the_score(tmp_path: Path) -> None
     paths = write_pair(lambda: llama(tied=True), tmp_path)
     exact = WindowEvaluator(paths, device=CPU)
     rounded = WindowEvaluator(paths, device=CPU, dtype="bf16")
+    assert rounded.shares_memory, "rounded parameters are still found by their values"
     weights = MergeWeights.of(0.5, 0.5)
     window = Window(register_in_order(paths))
     materialise(window, weights, tmp_path / "bf16", dtype="bf16")

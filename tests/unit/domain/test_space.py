@@ -29,6 +29,11 @@ def test_bounds_without_an_interior_are_refused(lower: float, upper: float) -> N
         SearchSpace.simplex(2, lower, upper)
 
 
+def test_bounds_must_pair_up() -> None:
+    with pytest.raises(InvalidInputError, match="2 lower bounds and 3 upper ones"):
+        SearchSpace("simplex", (0.0, 0.0), (1.0, 1.0, 1.0))
+
+
 def test_the_baselines_are_those_of_their_papers() -> None:
     # Values of docs/glossary's sources: 1-sqrt as tabulated for n = 4 and 8, EMA by its recursion.
     assert one_minus_sqrt(4)[1].values == pytest.approx((0.5, 0.2071, 0.1589, 0.1340), abs=1e-4)

@@ -42,14 +42,11 @@ def test_an_ascent_never_ends_lower_than_it_began():
         assert (values >= rugged(starts)).all()
 
 
-def test_an_ascent_over_almost_flat_ground_stays_legal():
+def test_an_ascent_up_an_even_slope_ends_at_the_legal_edge():
     geometry = Geometry(SearchSpace.simplex(4))
     starts = uniform(geometry, generator(0, 0), 32)
-
-    def almost_flat(points):
-        tilt = torch.tensor([1.0, 2.0, 3.0, 5.0], dtype=torch.float64)
-        return 1e-9 * (points @ tilt) - 1e-14 * points.square().sum(-1)
-
-    reached, _ = ascend(almost_flat, starts, geometry.project, steps=20)
+    tilt = torch.tensor([1.0, 2.0, 5.0, 5.0], dtype=torch.float64)
+    reached, _ = ascend(lambda points: points @ tilt, starts, geometry.project, steps=20)
+    # Without curvature the spectral step is endless; the edge is where it must end all the same.
     assert (reached.sum(-1) - 1).abs().max() < 1e-12
-    assert (reached[:, 3] == 1.0).all()
+    assert (reached[:, :2] == 0.0).all()
