@@ -44,3 +44,13 @@ def test_the_demo_never_clears_a_folder_that_is_not_its_own(tmp_path: Path) -> N
     (tmp_path / "precious").touch()
     assert run(["demo", "--out", str(tmp_path)]) == 1
     assert (tmp_path / "precious").exists()
+
+
+def test_the_demo_fails_when_the_audit_contradicts_the_certificate(
+    finished: tuple[Path, int],
+) -> None:
+    out, _ = finished
+    answer = json.loads((out / "merged" / "recipe.json").read_text())["best"]
+    answer["gains"][0] |= {"mean": -0.001, "low": -0.002, "high": 0.001}
+    with pytest.raises(demo.DemoFailedError, match="audit split"):
+        demo._require_confirmed(Best.model_validate(answer))
