@@ -20,7 +20,7 @@ from ckptmerge import merge as merge_in_process
 from tests.benchmarks import comparison, disk
 from tests.benchmarks.mergekit import Mergekit, NotInstalledError, installed_mergekit
 from tests.benchmarks.neighbours import LlamaLayout, neighbours
-from tests.benchmarks.process import run_measured
+from tests.benchmarks.process import Measured, run_measured
 from tests.benchmarks.table import Row, median, seconds, verdict
 
 PART = "merge"
@@ -35,10 +35,16 @@ SLOWEST, LARGEST = 2.0, 500e6
 
 @dataclass
 class _Figures:
-    """Seconds and peak memory by what was measured, one number a round."""
+    """Seconds, processor seconds and peak memory by what was measured, one number a round."""
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    processor: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     peaks: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+
+    def keep(self, name: str, process: Measured) -> None:
+        """Keep what a process took beside its time."""
+        self.processor[name].append(process.processor)
+        self.peaks[name].append(process.peak)
 
 
 def rows(layout: LlamaLayout = LAYOUT) -> Iterator[Row]:
@@ -78,7 +84,7 @@ def _round(parents: Sequence[Path], figures: _Figures, rival: Mergekit | str) ->
             [Path(sys.executable).parent / "ckptmerge", "merge", *parents, "--out", out,
              "--weights", ",".join(map(str, WEIGHTS))],
         )  # fmt: skip
-        figures.peaks["ours"].append(measured.peak)
+        figures.keep("ours", measured)
         return measured.seconds
 
     def in_process() -> float:
@@ -97,7 +103,7 @@ def _round(parents: Sequence[Path], figures: _Figures, rival: Mergekit | str) ->
 
 def _mergekit(rival: Mergekit, parents: Sequence[Path], out: Path, figures: _Figures) -> float:
     measured = rival.merge(parents, WEIGHTS, out, dtype="float32")
-    figures.peaks["mergekit"].append(measured.peak)
+    figures.keep("mergekit", measured)
     begin = perf_counter()
     disk.flush(out)
     return measured.seconds + perf_counter() - begin
@@ -132,14 +138,18 @@ def _against_mergekit(figures: _Figures, rival: Mergekit | str) -> Iterator[Row]
     """Hold time and memory against mergekit's, or say why that cannot be done."""
     peak, known = max(figures.peaks["ours"]), isinstance(rival, Mergekit)
     theirs = max(figures.peaks["mergekit"], default=0)
-    own, other = figures.seconds["ours"], figures.seconds["mergekit"]
-    yield Row(
-        part=PART,
-        what="the same, against mergekit (linear, computed in float32, written in bfloat16)",
-        ours=seconds(own),
-        against=f"mergekit {seconds(other)}" if known else str(rival),
-        ratio=f"{median(own) / median(other):.2f}" if known else "",
-    )
+    for what, figure in (
+        ("the same, against mergekit (linear, in float32, written in bfloat16)", figures.seconds),
+        ("the same in processor time, which a busy machine changes less", figures.processor),
+    ):
+        own, other = figure["ours"], figure["mergekit"]
+        yield Row(
+            part=PART,
+            what=what,
+            ours=seconds(own),
+            against=f"mergekit {seconds(other)}" if known else str(rival),
+            ratio=f"{median(own) / median(other):.2f}" if known else "",
+        )
     yield Row(
         part=PART,
         what="peak memory of the process",

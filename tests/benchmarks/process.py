@@ -1,6 +1,7 @@
-"""A command as a process of its own: how long it took, and the most memory it held."""
+"""A command as a process of its own: its time, its processor time, and its most memory."""
 
 import os
+import resource
 import subprocess
 import threading
 import time
@@ -21,6 +22,8 @@ class Measured:
 
     seconds: float
     """From its start to its exit, the interpreter's start and all imports included."""
+    processor: float
+    """Seconds of processor time over all threads and children."""
     peak: int
     """Bytes: the high-water mark of resident memory, mapped files included, over the process and
     its children (the sum of each one's own mark)."""
@@ -38,7 +41,7 @@ def run_measured(
     Raises:
         CommandFailedError: it exits with an error; a time to failure is no time.
     """
-    begin = time.perf_counter()
+    begin, before = time.perf_counter(), _processor_time()
     process = subprocess.Popen(
         [str(part) for part in command],
         stdout=subprocess.PIPE,
@@ -56,7 +59,13 @@ def run_measured(
     if process.returncode:
         words = said.decode(errors="replace")[-_LAST_WORDS:]
         raise CommandFailedError(f"{command[0]} exited with {process.returncode}: {words}")
-    return Measured(elapsed, peak)
+    return Measured(elapsed, _processor_time() - before, peak)
+
+
+def _processor_time() -> float:
+    """Return what all children that have ended took together."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 class _MemoryWatch(threading.Thread):
