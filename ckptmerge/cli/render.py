@@ -71,7 +71,8 @@ def show_best(best: Best) -> None:
     """Print what is best, what it was compared with, and on which documents."""
     out.print(f"[bold]{'promoted' if best.promoted else 'not promoted'}[/bold]: {best.reason}")
     if best.promoted and best.weights is not None:
-        out.print("weights  " + "  ".join(f"step {w.step}: {w.weight:+.4f}" for w in best.weights))
+        shown = [f"step {w.step}: {w.weight:+.4f}" for w in best.weights if w.weight]
+        out.print("weights  " + "  ".join(shown))
     out.print(_scores(best))
     for gain in best.gains:
         out.print(f"gain over {gain.against}: {_gain(gain)}")

@@ -94,8 +94,10 @@ class OptimizedStudy:
             else self.decision.artifact.manifest
         )  # fmt: skip
         place = folder or self.folder or Path(window.newest.label)
-        values = (
-            winner.weights.values if winner is not None else (0.0,) * (len(window) - 1) + (1.0,)
+        weighed = (
+            [(window.newest, 1.0)]
+            if winner is None
+            else list(zip(window, winner.weights.values, strict=True))
         )
         return wire.Best(
             run=self.run,
@@ -110,8 +112,7 @@ class OptimizedStudy:
             stopped=self.study.stopped or "",
             weights=[
                 wire.Weight(checkpoint=c.label, attempt=c.attempt, step=c.step, weight=value)
-                for c, value in zip(window, values, strict=True)
-                if value != 0
+                for c, value in weighed
             ],
             groups=None,
             score=wire.Score.of(self.audit.score),

@@ -122,12 +122,9 @@ def test_the_file_carries_the_recipe_that_rebuilds_it(merged: Path, tmp_path: Pa
     values = [weight["weight"] for weight in answer["best"]["weights"]]
     again = ckptmerge.merge(parents, values, tmp_path / "again")
     first, second = merged / "model.safetensors", tmp_path / "again" / "model.safetensors"
-    if len(parents) == WINDOW:  # a parent of weight zero is in the recipe and not in the answer
-        assert again.recipe == recipe
-        assert first.read_bytes() == second.read_bytes()
-    one = AutoModelForCausalLM.from_pretrained(merged).state_dict()
-    other = AutoModelForCausalLM.from_pretrained(tmp_path / "again").state_dict()
-    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    assert len(parents) == WINDOW, "parents of weight zero are part of the recipe"
+    assert again.recipe == recipe
+    assert first.read_bytes() == second.read_bytes()
 
 
 def test_scores_agree_with_a_plain_reading_of_the_definition(
@@ -166,24 +163,28 @@ def test_candidates_of_bf16_checkpoints_are_scored_as_they_are_written(
     assert scored == pytest.approx(study.incumbent.observation.value, abs=1e-5)
 
 
-def test_an_annealed_run_gains_nothing_and_nothing_is_promoted(
-    cosine_run: TrainedRun, tmp_path: Path
+def searched_gain(study: OptimizedStudy) -> float:
+    """Return how far below the newest checkpoint the winner lies on the search split."""
+    newest, winner = study.study.named("newest"), study.incumbent
+    assert newest is not None
+    assert newest.observation is not None
+    assert winner.observation is not None
+    return newest.observation.value - winner.observation.value
+
+
+def test_an_annealed_run_has_almost_nothing_left_to_gain(
+    study: OptimizedStudy, cosine_run: TrainedRun, tmp_path: Path
 ) -> None:
-    study = ckptmerge.optimize(
+    annealed = ckptmerge.optimize(
         cosine_run.checkpoints[-WINDOW:],
         held_out=cosine_run.held_out,
         budget=BUDGET,
         looks=tmp_path / "looks.jsonl",
     )
-    if study.promoted:  # a tiny gain may be real; then the audit must not contradict it
-        assert study.audit.gains[0].interval.high > 0
-        assert study.audit.gains[0].interval.mean < 0.01
-    else:
-        assert "nothing promoted" in study.decision.reason
-        assert study.best().kind == "checkpoint"
-        with pytest.raises(RefusedError, match="nothing promoted"):
-            study.publish(tmp_path / "merged")
-        assert not (tmp_path / "merged").exists()
+    assert searched_gain(annealed) < searched_gain(study) / 5
+    assert annealed.promoted == (annealed.best().kind == "merge")
+    # A tiny gain may be real; what must not be is a promotion that the audit contradicts.
+    assert all(gain.interval.high > 0 for gain in annealed.audit.gains)
 
 
 def test_two_unrelated_runs_do_not_merge(
@@ -283,6 +284,10 @@ def test_too_few_documents_promote_nothing(trained_run: TrainedRun, tmp_path: Pa
     )
     assert not study.promoted
     assert "too few" in study.decision.reason
+    assert study.best().kind == "checkpoint"
+    with pytest.raises(RefusedError, match="too few"):
+        study.publish(tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
 
 
 def test_an_objective_that_names_an_unknown_domain_is_refused(
