@@ -74,7 +74,13 @@ class Manifest:
 
     @cached_property
     def digest(self) -> Digest:
-        """The checkpoint digest: identity of these exact files."""
+        """The checkpoint digest: identity of these exact files.
+
+        Raises:
+            ValueError: the files have not been digested.
+        """
+        if not self.files:
+            raise ValueError("the files of this manifest have not been digested")
         return Digest.of_json(
             [[f.name, f.size, str(f.digest)] for f in sorted(self.files)],
         )

@@ -42,12 +42,27 @@ class Inspection:
 
     ``lend`` a buffer, fill it, ``feed`` it, and ``finish`` at the end. There are ``depth`` buffers
     and no more: memory stays bounded, and a slow disk slows down whoever fills them.
+
+    Args:
+        file: Base name, for entries and messages.
+        header: The bytes before the first tensor's.
+        identify: Whether to digest the file as a whole, beside its tensors.
+        block: Bytes in one buffer.
+        depth: How many buffers.
     """
 
-    def __init__(self, file: str, header: bytes, *, block: int = BLOCK, depth: int = DEPTH) -> None:
+    def __init__(
+        self,
+        file: str,
+        header: bytes,
+        *,
+        identify: bool = True,
+        block: int = BLOCK,
+        depth: int = DEPTH,
+    ) -> None:
         self._name = file
         self._size = len(header)
-        self._file = hashlib.sha256(header)
+        self._file = hashlib.sha256(header) if identify else None
         self._tensors: dict[str, hashlib._Hash] = {}
         self._bad: Counter[str] = Counter()
         self._lanes = [ThreadPoolExecutor(1, "ckptmerge-inspect") for _ in range(3)]
@@ -90,15 +105,26 @@ class Inspection:
         self._size += len(view)
         buffer, _ = self._free.pop()
         done = (
-            digest.submit(self._file.update, view),
+            *([digest.submit(self._file.update, view)] if self._file else []),
             tensor.submit(self._update_tensor, spec.name, view),
             scan.submit(self._scan, spec, view),
             *readers,
         )
         self._free.append((buffer, done))
 
-    def finish(self, entries: Sequence[TensorEntry]) -> tuple[FileEntry, tuple[TensorEntry, ...]]:
-        """Wait for the last bytes; return the file's entry, and ``entries`` with digests.
+    @property
+    def identity(self) -> FileEntry:
+        """The file's entry, after ``finish``.
+
+        Raises:
+            ValueError: the file was not to be identified.
+        """
+        if self._file is None:
+            raise ValueError(f"{self._name} passed without being digested as a whole")
+        return FileEntry(self._name, self._size, Digest(self._file.hexdigest()))
+
+    def finish(self, entries: Sequence[TensorEntry]) -> tuple[TensorEntry, ...]:
+        """Wait for the last bytes; return ``entries`` with their digests.
 
         Raises:
             NonFiniteTensorError: some tensor holds NaN or infinity.
@@ -108,7 +134,7 @@ class Inspection:
                 reader.result()
         self._refuse_non_finite()
         empty = hashlib.sha256()
-        digested = tuple(
+        return tuple(
             TensorEntry(
                 entry.spec,
                 entry.file,
@@ -117,7 +143,6 @@ class Inspection:
             )
             for entry in entries
         )
-        return FileEntry(self._name, self._size, Digest(self._file.hexdigest())), digested
 
     def _update_tensor(self, name: str, view: memoryview) -> None:
         self._tensors.setdefault(name, hashlib.sha256()).update(view)

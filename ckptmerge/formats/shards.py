@@ -1,7 +1,6 @@
 """Shards: the weight files of a model, how tensors spread over them and how one is written."""
 
 import json
-import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from ckptmerge.domain.checkpoint import BITS, MERGEABLE, FileEntry, TensorEntry,
 from ckptmerge.formats.header import HARD_HEADER_LIMIT, encode_header, parse_header
 from ckptmerge.formats.inspection import Inspection
 from ckptmerge.formats.manifest import WEIGHTS
+from ckptmerge.formats.output_file import OutputFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +74,10 @@ class ShardWriter:
         self._waiting = deque(shard.specs)
         self._filled = 0
         with ExitStack() as opened:
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-            opened.callback(os.close, self._descriptor)
+            self._file = opened.enter_context(OutputFile(path, size))
             self._inspection = opened.enter_context(Inspection(shard.name, header))
             self._writer = opened.enter_context(ThreadPoolExecutor(1, "ckptmerge-write"))
-            _write_all(self._descriptor, memoryview(header))
+            self._file.write(memoryview(header))
             self._opened = opened.pop_all()
 
     @property
@@ -104,7 +103,7 @@ class ShardWriter:
         spec = self._waiting[0]
         if name != spec.name or self._filled + len(view) > spec.bytes:
             raise ValueError(f"{len(view)} bytes of {name!r} came when {spec.name!r} was due")
-        written = self._writer.submit(_write_all, self._descriptor, view)
+        written = self._writer.submit(self._file.write, view)
         self._inspection.feed(spec, view, written)
         self._filled += len(view)
         if self._filled == spec.bytes:
@@ -117,16 +116,11 @@ class ShardWriter:
         Raises:
             NonFiniteTensorError: a tensor that was written holds NaN or infinity.
         """
-        facts = self._inspection.finish(self._entries)
-        os.fsync(self._descriptor)
+        tensors = self._inspection.finish(self._entries)
+        self._file.sync()
         self.close()
-        return facts
+        return self._inspection.identity, tensors
 
     def close(self) -> None:
         """Stop the threads and close the file, complete or not."""
         self._opened.close()
-
-
-def _write_all(descriptor: int, view: memoryview) -> None:
-    while view:
-        view = view[os.write(descriptor, view) :]

@@ -76,7 +76,7 @@ def merge(
     if len(given) != len(paths):
         raise InvalidInputError(f"{len(given)} weights for {len(paths)} checkpoints; give one each")
     progress.stage("verifying checkpoints", sum(map(weight_bytes, paths)))
-    window = Window(register_in_order(paths, on_bytes=progress.advance))
+    window = Window(register_in_order(paths, identify=False, on_bytes=progress.advance))
     progress.stage("merging", window.newest.manifest.bytes)
     return materialise(
         window, _in_order(given, paths, window), Path(out), dtype=dtype, on_bytes=progress.advance

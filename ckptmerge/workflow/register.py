@@ -3,28 +3,38 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 from ckptmerge.domain.checkpoint import Checkpoint
 from ckptmerge.errors import CheckpointFormatError, InvalidInputError
 from ckptmerge.formats.manifest import read_manifest
 
+_AT_ONCE = 2
+"""Checkpoints read at the same time: one digest does not keep a disk busy, two mostly do."""
+
 _LAST_INTEGER = re.compile(r"(\d+)(?!.*\d)")
 
 
 def register(
-    path: Path, *, step: int | None = None, on_bytes: Callable[[int], None] | None = None
+    path: Path,
+    *,
+    step: int | None = None,
+    identify: bool = True,
+    on_bytes: Callable[[int], None] | None = None,
 ) -> Checkpoint:
     """Verify a checkpoint on disk and describe it.
 
     Every byte is read once: digested, and checked for NaN and infinity. ``on_bytes`` hears how many
-    bytes were read since it was last called.
+    bytes were read since it was last called. Without ``identify`` only the tensors are digested,
+    not the files: the content is known, the checkpoint's own digest is not.
 
     Raises:
         CheckpointFormatError: it is not a safetensors checkpoint, or damaged.
         InvalidInputError: no step is given and none can be found.
     """
-    manifest = read_manifest(path, digests=True, on_bytes=on_bytes)
+    manifest = read_manifest(path, files=identify, on_bytes=on_bytes)
     found = step_and_tokens(path)
     if step is None and found[0] is None:
         raise InvalidInputError(
@@ -40,22 +50,59 @@ def register(
 
 
 def register_in_order(
-    paths: Sequence[Path], *, on_bytes: Callable[[int], None] | None = None
+    paths: Sequence[Path],
+    *,
+    identify: bool = True,
+    on_bytes: Callable[[int], None] | None = None,
 ) -> tuple[Checkpoint, ...]:
-    """Register checkpoints and put them oldest first.
+    """Register checkpoints, two at a time, and put them oldest first.
 
-    Where no checkpoint tells its step, the order given is the order of training.
+    Where no checkpoint tells its step, the order given is the order of training. ``on_bytes`` is
+    called from one thread at a time.
 
     Raises:
         InvalidInputError: only some of them tell their step.
     """
     steps = [step_and_tokens(path)[0] for path in paths]
-    if all(step is None for step in steps):
-        return tuple(
-            register(path, step=position, on_bytes=on_bytes) for position, path in enumerate(paths)
-        )
-    checkpoints = [register(path, on_bytes=on_bytes) for path in paths]
+    untold = all(step is None for step in steps)
+    counter = _Counter(on_bytes)
+
+    def one(position: int) -> Checkpoint:
+        step = position if untold else None
+        return register(paths[position], step=step, identify=identify, on_bytes=counter.count)
+
+    with ThreadPoolExecutor(_AT_ONCE, "ckptmerge-register") as readers:
+        try:
+            checkpoints = list(readers.map(one, range(len(paths))))
+        except BaseException:
+            counter.stop()
+            readers.shutdown(cancel_futures=True)
+            raise
     return tuple(sorted(checkpoints, key=lambda checkpoint: checkpoint.step))
+
+
+class _Counter:
+    """Counts bytes for several readers, and ends the others once one of them has failed."""
+
+    def __init__(self, on_bytes: Callable[[int], None] | None) -> None:
+        self._on_bytes = on_bytes
+        self._lock = Lock()
+        self._stopped = False
+
+    def count(self, amount: int) -> None:
+        with self._lock:
+            if self._stopped:
+                raise _StoppedError
+            if self._on_bytes:
+                self._on_bytes(amount)
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+
+
+class _StoppedError(Exception):
+    """Another reader has failed, or the user has had enough; nobody ever sees this one."""
 
 
 def missing_side_files(path: Path) -> tuple[str, ...]:

@@ -4,9 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from ckptmerge.errors import CheckpointFormatError, InvalidInputError
-from ckptmerge.workflow.register import missing_side_files, register, step_and_tokens
+from ckptmerge.errors import CheckpointFormatError, InvalidInputError, NonFiniteTensorError
+from ckptmerge.workflow.register import (
+    missing_side_files,
+    register,
+    register_in_order,
+    step_and_tokens,
+)
 
 
 @pytest.mark.parametrize(
@@ -38,12 +45,48 @@ def test_what_is_missing_beside_the_weights_is_named(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_without_a_step_is_asked_for_one(tmp_path: Path) -> None:
-    import torch
-    from safetensors.torch import save_file
-
     folder = tmp_path / "final"
     folder.mkdir()
     save_file({"w": torch.zeros(2)}, folder / "model.safetensors")
     with pytest.raises(InvalidInputError, match="which training step"):
         register(folder)
     assert register(folder, step=3).step == 3
+
+
+def checkpoint(folder: Path, value: float) -> Path:
+    folder.mkdir()
+    save_file({"w": torch.full((8,), float(value))}, folder / "model.safetensors")
+    return folder
+
+
+def test_checkpoints_are_put_in_the_order_of_training(tmp_path: Path) -> None:
+    steps = (30, 4, 200, 1)
+    paths = [checkpoint(tmp_path / f"step-{step}", step) for step in steps]
+    heard: list[int] = []
+    registered = register_in_order(paths, on_bytes=heard.append)
+    assert [each.step for each in registered] == sorted(steps)
+    assert [each.label for each in registered] == [
+        str(tmp_path / f"step-{step}") for step in sorted(steps)
+    ]
+    assert heard == [32] * 4
+
+
+def test_the_content_can_be_had_without_the_identity(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "step-1", 1)
+    whole, content = register(path).manifest, register(path, identify=False).manifest
+    assert content.tensors == whole.tensors
+    assert content.content == whole.content
+    with pytest.raises(ValueError, match="not been digested"):
+        _ = content.digest
+
+
+def test_one_bad_checkpoint_ends_the_reading_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ckptmerge.formats.manifest.BLOCK", 4)
+    bad = checkpoint(tmp_path / "step-1", float("nan"))
+    paths = [bad, *(checkpoint(tmp_path / f"step-{n}", n) for n in range(2, 30))]
+    heard: list[int] = []
+    with pytest.raises(NonFiniteTensorError, match="w"):
+        register_in_order(paths, on_bytes=heard.append)
+    assert sum(heard) < 29 * 32
