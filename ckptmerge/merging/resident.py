@@ -15,7 +15,7 @@ from ckptmerge.domain.recipe import OutputDtype
 from ckptmerge.domain.weights import MergeWeights, Weights
 from ckptmerge.errors import InvalidWeightsError
 from ckptmerge.formats.tensors import TORCH_DTYPES, TensorSource, as_bytes
-from ckptmerge.merging.combine import Scratch, combine
+from ckptmerge.merging.combine import Scratch, combine, one_thread
 from ckptmerge.merging.policy import TensorPlan, find_ties, plan_tensors, require_ties_kept
 
 _ALIGNMENT = 64
@@ -151,8 +151,9 @@ class ResidentWindow:
                 f"{len(weights)} merge weights for a window of {self._size} checkpoints"
             )
         require_ties_kept(self._ties, weights)
-        for pool in self._pools:
-            pool.form(weights, self._scratch)
+        with one_thread():
+            for pool in self._pools:
+                pool.form(weights, self._scratch)
 
 
 def _by_dtype(plans: Mapping[str, TensorPlan]) -> list[list[TensorPlan]]:

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +19,13 @@ from ckptmerge.formats.inspection import BLOCK
 from ckptmerge.formats.side_files import read_side_files
 from ckptmerge.formats.sink import FolderSink
 from ckptmerge.formats.tensors import TORCH_DTYPES, TensorSink, TensorSource, as_bytes
-from ckptmerge.merging.combine import Scratch, arithmetic_dtype, combine, rounded_weights
+from ckptmerge.merging.combine import (
+    Scratch,
+    arithmetic_dtype,
+    combine,
+    one_thread,
+    rounded_weights,
+)
 from ckptmerge.merging.policy import TensorPlan, find_ties, plan_tensors, require_ties_kept
 
 READ_AHEAD = 96 * 2**20
@@ -116,7 +122,7 @@ def stream(
     ordered = [plans[spec.name] for spec in sink.order]
     scratch = Scratch()
     pieces = _blocks(ordered, weights, len(sources))
-    with _one_thread(), closing(_read_ahead(sources, pieces)) as blocks:
+    with one_thread(), closing(_read_ahead(sources, pieces)) as blocks:
         for block, parts in blocks:
             view = sink.lend(block.elements * _width(block.plan.output))
             if block.weights is None:
@@ -132,21 +138,6 @@ def stream(
             sink.write(block.plan.output.name, view)
             if on_bytes:
                 on_bytes(len(view))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Do the arithmetic on one thread: readers and digests keep the other cores busy.
-
-    Two threads that wait for each other at every block, beside those, took 98 processor seconds
-    where one took 9 (two cores, two checkpoints of 1.07 GB).
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _blocks(plans: Sequence[TensorPlan], weights: Weights, size: int) -> Iterator[_Block]:
