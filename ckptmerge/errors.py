@@ -8,14 +8,23 @@
     │   ├── IncompatibleCheckpointsError  two checkpoints are not of one model
     │   ├── InvalidWeightsError           merge weights that cannot be merge weights
     │   ├── HeldOutSetError               the held-out documents cannot judge a model
-    │   └── TokenizerError                text cannot be turned into this model's tokens
+    │   ├── TokenizerError                text cannot be turned into this model's tokens
+    │   ├── DigestMismatchError           bytes are not what their digest says
+    │   └── TooLargeError                 more bytes came than were announced or allowed
+    ├── MissingError                      what was named is not there
     ├── RefusedError                      possible, but not done, for a stated reason
     │   ├── BarrierError                  they do not merge: a loss barrier lies between them
     │   ├── OutputExistsError             something already stands where the output should go
-    │   └── OutOfSpaceError               the disk cannot hold the output
+    │   ├── OutOfSpaceError               the disk cannot hold the output
+    │   ├── StepExistsError               a run has other bytes at this step already
+    │   ├── NameTakenError                a run or set of this name exists, and is another one
+    │   ├── SourceRefusedError            the service may not read where it was pointed
+    │   ├── LeaseLostError                the lease ran out and somebody else may hold the task
+    │   └── OutcomeConflictError          the task was finished with another outcome
     ├── ModelLoadError                    transformers cannot build the model from these files
-    ├── NonFiniteLossError            a model scores NaN or infinity on a document
+    ├── NonFiniteLossError                a model scores NaN or infinity on a document
     ├── ProposerError                     the proposer process failed or died
+    ├── ServiceError                      a service answered with a problem, or not at all
     └── IllegalTransitionError            a study or trial was asked for a step out of order
 
 A message says what happened, to what, and what to do next.
@@ -58,6 +67,18 @@ class TokenizerError(InvalidInputError):
     """Held-out text cannot be turned into tokens of this model."""
 
 
+class DigestMismatchError(InvalidInputError):
+    """Bytes are not what their digest says: damaged on the way, or named wrongly."""
+
+
+class TooLargeError(InvalidInputError):
+    """More bytes came than were announced or are allowed; none of them was kept."""
+
+
+class MissingError(CkptmergeError):
+    """What was named is not there."""
+
+
 class RefusedError(CkptmergeError):
     """The request was understood and deliberately not carried out."""
 
@@ -74,6 +95,26 @@ class OutOfSpaceError(RefusedError):
     """The disk cannot hold the output; what had been written was removed."""
 
 
+class StepExistsError(RefusedError):
+    """The run has other bytes at this step already; nothing was replaced."""
+
+
+class NameTakenError(RefusedError):
+    """Something else goes by this name already; nothing was replaced."""
+
+
+class SourceRefusedError(RefusedError):
+    """The service may not read where it was pointed."""
+
+
+class LeaseLostError(RefusedError):
+    """The lease ran out, and somebody else may hold its task by now."""
+
+
+class OutcomeConflictError(RefusedError):
+    """The task was finished before, with another outcome; the first one stands."""
+
+
 class ModelLoadError(CkptmergeError):
     """Transformers could not build the model, or built one that scores differently."""
 
@@ -84,6 +125,17 @@ class NonFiniteLossError(CkptmergeError):
 
 class ProposerError(CkptmergeError):
     """The proposer process answered with an error or died."""
+
+
+class ServiceError(CkptmergeError):
+    """A service answered with a problem, or could not be reached."""
+
+    def __init__(self, message: str, *, status: int | None = None, kind: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        """HTTP status of the answer; None where there was none."""
+        self.kind = kind
+        """Last part of the problem's type, such as ``step-exists``."""
 
 
 class IllegalTransitionError(CkptmergeError):

@@ -1,24 +1,14 @@
 """The best weights of a run: what `optimize --json` prints and GET …/best will answer."""
 
 import math
-from typing import Annotated, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Literal
 
 from ckptmerge.domain import certificate as domain
 from ckptmerge.domain.observation import Split
-
-Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
-
+from ckptmerge.wire.resource import File, Resource, Sha256
 
 Bound = float | None
 """An end of an interval; null where the documents do not bound it (a domain of one document)."""
-
-
-class Resource(BaseModel):
-    """Base of what goes out: no field too many, and numbers that strict JSON can carry."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DomainPart(Resource):
@@ -114,15 +104,6 @@ class Weight(Resource):
     attempt: int
     step: int
     weight: float
-
-
-class File(Resource):
-    """One file of the best weights."""
-
-    name: str
-    size: int
-    digest: Sha256
-    href: str
 
 
 class Passes(Resource):

@@ -15,6 +15,7 @@ from ckptmerge.domain.trial import Trial
 from ckptmerge.errors import OutputExistsError, RefusedError
 from ckptmerge.formats.claim import ClaimedFolder
 from ckptmerge.wire import best as wire
+from ckptmerge.wire.resource import File
 from ckptmerge.workflow.audit import Audit
 from ckptmerge.workflow.decide import Decision
 
@@ -127,7 +128,7 @@ class OptimizedStudy:
             tests=[wire.Certificate.of(made) for made in self.decision.certificates],
             passes=wire.Passes(**self.passes),
             files=[
-                wire.File(
+                File(
                     name=file.name, size=file.size, digest=str(file.digest),
                     href=str(place / file.name),
                 )

@@ -1,0 +1,1 @@
+"""What the service remembers: records in a store, bytes in a blob store."""

@@ -1,0 +1,147 @@
+"""Blobs: immutable bytes under their SHA-256, in a folder or in memory.
+
+A blob is there whole or not at all. What ``BlobWriter.commit`` has returned survives the loss of
+power; the row that names it is written after that, so no row ever names bytes that are not there.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self, runtime_checkable
+
+from ckptmerge.domain.digest import Digest
+
+
+@runtime_checkable
+class BlobWriter(Protocol):
+    """Bytes on their way in; a context manager that leaves the whole blob or nothing."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove whatever was not committed."""
+        ...
+
+    @property
+    def received(self) -> int:
+        """Bytes taken so far."""
+        ...
+
+    def write(self, view: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes; the buffer may be used again afterwards.
+
+        Raises:
+            TooLargeError: more bytes came than were announced; nothing is kept.
+            OutOfSpaceError: the disk is full.
+        """
+        ...
+
+    def commit(self) -> Digest:
+        """Make the blob durable and visible; return its digest.
+
+        Raises:
+            DigestMismatchError: the bytes are not those that were announced.
+            TruncatedFileError: fewer bytes came than were announced.
+            OutOfSpaceError: the disk is full.
+        """
+        ...
+
+
+@runtime_checkable
+class BlobReader(Protocol):
+    """An open blob; a context manager. Reading goes on unharmed if the blob is deleted."""
+
+    size: int
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return up to ``length`` bytes from ``offset``; fewer only at the end."""
+        ...
+
+
+@runtime_checkable
+class BlobStore(Protocol):
+    """Immutable bytes by digest; safe from several threads."""
+
+    def size(self, digest: Digest) -> int | None:
+        """Return the blob's size in bytes, or None where there is no such blob."""
+        ...
+
+    def writer(self, *, size: int | None = None, expected: Digest | None = None) -> BlobWriter:
+        """Begin a new blob.
+
+        Args:
+            size: How many bytes are going to come, where known.
+            expected: Their digest, where known.
+
+        Raises:
+            OutOfSpaceError: the disk cannot hold ``size`` bytes beside its reserve.
+        """
+        ...
+
+    def open(self, digest: Digest) -> BlobReader:
+        """Open a blob for reading.
+
+        Raises:
+            MissingError: there is no such blob.
+        """
+        ...
+
+    def path(self, digest: Digest) -> Path | None:
+        """Return where a process of this machine may read the blob; None if it may not.
+
+        Raises:
+            MissingError: there is no such blob.
+        """
+        ...
+
+    def delete(self, digest: Digest) -> None:
+        """Remove a blob; nothing happens where there is none."""
+        ...
+
+    def __iter__(self) -> Iterator[Digest]:
+        """Name every blob."""
+        ...
+
+
+def put(store: BlobStore, content: bytes) -> Digest:
+    """Store bytes that are in memory, and return their digest.
+
+    Raises:
+        OutOfSpaceError: the disk is full.
+    """
+    digest = Digest.of_bytes(content)
+    if store.size(digest) is None:
+        with store.writer(size=len(content), expected=digest) as writer:
+            writer.write(content)
+            writer.commit()
+    return digest
+
+
+def read(store: BlobStore, digest: Digest) -> bytes:
+    """Return a small blob whole.
+
+    Raises:
+        MissingError: there is no such blob.
+    """
+    with store.open(digest) as reader:
+        return reader.read(0, reader.size)
