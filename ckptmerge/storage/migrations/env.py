@@ -1,0 +1,11 @@
+"""Alembic's entry: it runs the versions on the connection it was handed."""
+
+from alembic import context
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=None,
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,232 @@
+"""Records: what the service remembers, each kind under its own key.
+
+A record is a frozen dataclass of domain objects. ``KEY`` names the field that identifies it,
+``INDEXED`` those by which it is looked up; everything else is read and written whole.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+from ckptmerge.domain.certificate import Certificate, Gain, Score
+from ckptmerge.domain.checkpoint import FileEntry, Manifest
+from ckptmerge.domain.digest import Digest
+from ckptmerge.domain.recipe import OutputDtype
+from ckptmerge.domain.run import Run
+from ckptmerge.domain.study import StudySpec, StudyState
+from ckptmerge.domain.task import Task
+from ckptmerge.domain.weights import MergeWeights
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlobRecord:
+    """A blob that was acknowledged: it must be there."""
+
+    KEY: ClassVar[str] = "hex"
+    INDEXED: ClassVar[tuple[str, ...]] = ()
+
+    hex: str
+    size: int
+    created: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutRecord:
+    """A held-out set: the file it came as, and the digest of its documents."""
+
+    KEY: ClassVar[str] = "name"
+    INDEXED: ClassVar[tuple[str, ...]] = ()
+
+    name: str
+    digest: Digest
+    """Of the documents, whatever their order."""
+    file: FileEntry
+    created: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowPolicy:
+    """Which checkpoints a study is opened over, and how often."""
+
+    size: int = 8
+    every: int = 1
+    minimum: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """A run, how its windows are searched, and what is best of it."""
+
+    KEY: ClassVar[str] = "name"
+    INDEXED: ClassVar[tuple[str, ...]] = ()
+
+    name: str
+    run: Run
+    """Name and era; the era counts the tests made so far."""
+    held_out: str
+    """Name of the held-out set."""
+    era: int = 1
+    """Number of the era."""
+    attempt: int = 1
+    """Number of the attempt that new checkpoints belong to."""
+    study: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """How to search, as the run's StudySpec says it."""
+    window: WindowPolicy = field(default_factory=WindowPolicy)
+    files: tuple[FileEntry, ...] = ()
+    """Side files for checkpoints that bring none."""
+    best: str | None = None
+    """Id of the promoted artifact; None means the newest checkpoint."""
+    promotion: str | None = None
+    """Id of the study whose decision made it best; None where it was pinned by hand."""
+    pinned: str | None = None
+    """Why it was pinned."""
+    considered: int = 0
+    """Complete checkpoints that there were when the last study was opened."""
+    created: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointRecord:
+    """A registered checkpoint."""
+
+    KEY: ClassVar[str] = "id"
+    INDEXED: ClassVar[tuple[str, ...]] = ("run", "step")
+
+    id: str
+    run: str
+    attempt: int
+    step: int
+    tokens: int | None
+    manifest: Manifest
+    """Of the files that make the model: its own, and those it takes from the run."""
+    given: Digest
+    """Identity of the files as they were sent."""
+    missing: tuple[str, ...] = ()
+    """What a model needs and was not there; such a checkpoint enters no window."""
+    created: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a study came to: every test, and what the audit says."""
+
+    best: str | None
+    """Id of the promoted artifact; None leaves the best as it was."""
+    weights: MergeWeights | None
+    reason: str
+    certificates: tuple[Certificate, ...] = ()
+    score: Score | None = None
+    baselines: Mapping[str, Score] = field(default_factory=dict[str, Score])
+    gains: tuple[Gain, ...] = ()
+    better_than_uniform: Gain | None = None
+    passes: Mapping[str, int] = field(default_factory=dict[str, int])
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRecord:
+    """A study but for its trials, which are tasks."""
+
+    KEY: ClassVar[str] = "id"
+    INDEXED: ClassVar[tuple[str, ...]] = ("run", "state")
+
+    id: str
+    run: str
+    era: int
+    held_out: str
+    checkpoints: tuple[str, ...]
+    """Ids of the window, oldest first."""
+    spec: StudySpec
+    context: int | None = None
+    state: StudyState
+    winner: int | None = None
+    stopped: str | None = None
+    verdict: Verdict | None = None
+    created: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRecord:
+    """A task, and the trial it measures where it measures one."""
+
+    KEY: ClassVar[str] = "id"
+    INDEXED: ClassVar[tuple[str, ...]] = ("study", "state", "kind")
+
+    id: str
+    study: str
+    state: str
+    kind: str
+    task: Task
+    baseline: str | None = None
+    """Name of the baseline that a trial's weights are."""
+    created: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactRecord:
+    """A merge that was written; visible once it was promoted."""
+
+    KEY: ClassVar[str] = "id"
+    INDEXED: ClassVar[tuple[str, ...]] = ("run", "study")
+
+    id: str
+    run: str
+    study: str
+    name: str
+    """Of the claim it was written for."""
+    weights: MergeWeights
+    dtype: OutputDtype
+    manifest: Manifest
+    promoted: bool = False
+    created: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlphaRecord:
+    """One test on a certify split: it spends the era's next alpha."""
+
+    KEY: ClassVar[str] = "id"
+    INDEXED: ClassVar[tuple[str, ...]] = ("run", "era")
+
+    id: str
+    run: str
+    era: int
+    number: int
+    subject: Digest
+    rivals: tuple[Digest, ...]
+    created: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventRecord:
+    """Something that happened, in the order in which it did."""
+
+    KEY: ClassVar[str] = "id"
+    INDEXED: ClassVar[tuple[str, ...]] = ("run",)
+
+    id: str
+    """Sorts as events happened."""
+    run: str
+    kind: str
+    data: Mapping[str, Any]
+    created: float
+
+
+RECORDS: Mapping[str, type[Any]] = {
+    "blobs": BlobRecord,
+    "held_out_sets": HeldOutRecord,
+    "runs": RunRecord,
+    "checkpoints": CheckpointRecord,
+    "studies": StudyRecord,
+    "tasks": TaskRecord,
+    "artifacts": ArtifactRecord,
+    "tests": AlphaRecord,
+    "events": EventRecord,
+}
+"""Every kind by the name of its table."""
+
+TABLES: Mapping[type[Any], str] = {kind: name for name, kind in RECORDS.items()}
+
+R = TypeVar(
+    "R", BlobRecord, HeldOutRecord, RunRecord, CheckpointRecord, StudyRecord, TaskRecord,
+    ArtifactRecord, AlphaRecord, EventRecord,
+)  # fmt: skip
