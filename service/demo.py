@@ -126,7 +126,7 @@ def _say_worth(run: _Run, best: Best) -> None:
         for folder in late:
             losses.append(evaluate(folder, run.held_out, split=Split.AUDIT).interval.mean)
             bars.advance(1)
-    worth = worth_in_steps(steps, losses, merged=best.score.mean)
+    worth = worth_in_steps(steps, losses, merged=_said(best))
     if worth.steps is None:
         render.out.print("worth: the run no longer improves, so no number of its steps would do")
     elif not worth.bound:
@@ -181,9 +181,20 @@ def _verify(best: Best, run: _Run, merged: Path | None) -> None:
     if digest != best.digest:
         raise DemoFailedError(f"{folder} has digest {digest}, promised was {best.digest}")
     again = evaluate(folder, run.held_out, split=Split.AUDIT).interval.mean
-    if abs(again - best.score.mean) > 1e-4:
-        raise DemoFailedError(f"{folder} scores {again:.5f}, said was {best.score.mean:.5f}")
+    if abs(again - _said(best)) > 1e-4:
+        raise DemoFailedError(f"{folder} scores {again:.5f}, said was {_said(best):.5f}")
     _require_confirmed(best)
+
+
+def _said(best: Best) -> float:
+    """Return the score that was reported, in bits per byte.
+
+    Raises:
+        DemoFailedError: none was.
+    """
+    if best.score is None:
+        raise DemoFailedError("the study was decided without a score of what is best")
+    return best.score.mean
 
 
 def _require_confirmed(best: Best) -> None:

@@ -73,15 +73,17 @@ def show_best(best: Best) -> None:
     if best.promoted and best.weights is not None:
         shown = [f"step {w.step}: {w.weight:+.4f}" for w in best.weights if w.weight]
         out.print("weights  " + "  ".join(shown))
-    out.print(_scores(best))
+    if best.score is not None:
+        out.print(_scores(best, best.score))
     for gain in best.gains:
         out.print(f"gain over {gain.against}: {_gain(gain)}")
         if len(gain.domains) > 1:
             out.print("  " + ", ".join(map(_part, gain.domains, gain.domains.values())))
-    out.print(
-        f"forward passes: {best.passes.search} search, {best.passes.certify} certify, "
-        f"{best.passes.audit} audit; the search ended because {best.stopped}"
-    )
+    if best.passes is not None:
+        out.print(
+            f"forward passes: {best.passes.search} search, {best.passes.certify} certify, "
+            f"{best.passes.audit} audit; the search ended because {best.stopped}"
+        )
 
 
 def score_table(rows: dict[str, Score], title: str) -> Table:
@@ -99,11 +101,11 @@ def score_table(rows: dict[str, Score], title: str) -> Table:
     return table
 
 
-def _scores(best: Best) -> Table:
+def _scores(best: Best, score: Score) -> Table:
     rows = dict(best.baselines)
     if best.promoted:
-        rows = {"promoted merge": best.score} | rows
-    title = f"bits per byte on the {best.score.split} split ({best.score.documents} documents)"
+        rows = {"promoted merge": score} | rows
+    title = f"bits per byte on the {score.split} split ({score.documents} documents)"
     return score_table(dict(sorted(rows.items(), key=lambda row: row[1].mean)), title)
 
 

@@ -20,6 +20,9 @@ class StudyState(StrEnum):
     """The winner is chosen and its bytes may be written; no more candidates."""
     DECIDED = "decided"
     """The certify split has spoken; nothing about the study changes any more."""
+    REFUSED = "refused"
+    """It ended without a decision: the checkpoints do not merge, or cannot be scored."""
+    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 from ckptmerge.domain.certificate import Certificate, Gain, Score
 from ckptmerge.domain.checkpoint import FileEntry, Manifest
 from ckptmerge.domain.digest import Digest
+from ckptmerge.domain.observation import Observation
 from ckptmerge.domain.recipe import OutputDtype
 from ckptmerge.domain.run import Run
 from ckptmerge.domain.study import StudySpec, StudyState
@@ -158,6 +159,8 @@ class TaskRecord:
     task: Task
     baseline: str | None = None
     """Name of the baseline that a trial's weights are."""
+    observation: Observation | None = None
+    """What the outcome's scores come to."""
     created: float
 
 

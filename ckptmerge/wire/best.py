@@ -134,7 +134,8 @@ class Best(Resource):
     """Why the search ended."""
     weights: list[Weight] | None
     groups: list[dict[str, object]] | None
-    score: Score
+    score: Score | None
+    """Null until a study of the run has been decided."""
     baselines: dict[str, Score]
     gains: list[Gain]
     better_than_uniform: Gain | None
@@ -142,7 +143,7 @@ class Best(Resource):
     """The last test made; None when nothing was worth testing."""
     tests: list[Certificate]
     """Every test of this decision, in order."""
-    passes: Passes
+    passes: Passes | None
     files: list[File]
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ckptmerge.domain.baselines import NEWEST
+from ckptmerge.domain.baselines import NEWEST, ema, wma
 from ckptmerge.domain.certificate import Gain, Score
 from ckptmerge.domain.observation import Objective, Split
+from ckptmerge.domain.study import Study
+from ckptmerge.domain.weights import MergeWeights
 from ckptmerge.evaluation.paired import gain, score
 from ckptmerge.evaluation.scores import DocumentScores
 
@@ -21,6 +23,17 @@ class Audit:
     average; empty while nothing is promoted."""
     better_than_uniform: Gain | None
     """Against the uniform average best on search: a claim of its own, with its own interval."""
+
+
+def averages(study: Study) -> dict[str, MergeWeights]:
+    """Name the averages nobody had to search, which are shown beside what was found."""
+    size = len(study.window)
+    named = {
+        trial.name: trial.weights
+        for trial in study.observed
+        if trial.name is not None and trial.name.startswith(("uniform-", "1-sqrt-"))
+    }
+    return named | dict([wma(size), ema(size)])
 
 
 def audit(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ckptmerge.domain.artifact import Artifact
 from ckptmerge.domain.baselines import NEWEST
 from ckptmerge.domain.certificate import MINIMUM_UNITS, Certificate
+from ckptmerge.domain.checkpoint import Checkpoint
 from ckptmerge.domain.digest import Digest
 from ckptmerge.domain.study import Study
 from ckptmerge.domain.trial import Trial
@@ -73,6 +74,11 @@ def rivals(study: Study) -> dict[str, Trial]:
         step = study.window.checkpoints[best.weights.values.index(1.0)].step
         found[f"best parent (step {step})"] = best
     return found
+
+
+def parent_of(study: Study, trial: Trial) -> Checkpoint:
+    """Return the checkpoint on which a trial puts all its weight."""
+    return study.window.checkpoints[trial.weights.values.index(1.0)]
 
 
 def decide(

@@ -9,13 +9,10 @@ import torch
 from ckptmerge.domain.observation import Objective, Split
 from ckptmerge.domain.weights import MergeWeights
 from ckptmerge.evaluation.documents import HeldOutSet
-from ckptmerge.evaluation.paired import bits_per_byte
 from ckptmerge.evaluation.scores import DocumentScores
 from ckptmerge.evaluation.tokens import load_tokenizer, tokenize
 from ckptmerge.workflow.assess import WindowEvaluator, score_files
-
-KERNEL_NOISE_FLOOR = 1e-14
-"""Smallest variance of a repeated score, (1e-7 bits per byte)²: float32 logits know no better."""
+from ckptmerge.workflow.tell import kernel_noise
 
 CHECKED_DOCUMENTS = 16
 """Documents on which the model in memory is compared with its files."""
@@ -92,8 +89,7 @@ class Judge:
         ``first`` are the search split's scores of the same candidate; this makes one more pass.
         """
         again = self.candidate(weights, Split.SEARCH, reverse=True)
-        difference = bits_per_byte(first, objective) - bits_per_byte(again, objective)
-        return max(difference**2 / 2, KERNEL_NOISE_FLOOR)
+        return kernel_noise(first, again, objective)
 
     def _count(self, split: Split) -> None:
         self._passes[split] += 1

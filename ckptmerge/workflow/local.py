@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ckptmerge.domain.artifact import Artifact
-from ckptmerge.domain.baselines import ema, midpoint, wma
+from ckptmerge.domain.baselines import midpoint
 from ckptmerge.domain.checkpoint import Checkpoint
 from ckptmerge.domain.observation import Objective, Split
 from ckptmerge.domain.recipe import OutputDtype
@@ -23,8 +23,8 @@ from ckptmerge.evaluation.scores import DocumentScores
 from ckptmerge.formats.claim import ClaimedFolder
 from ckptmerge.workflow.ask import Proposer, Stop, ask
 from ckptmerge.workflow.assess import WindowEvaluator
-from ckptmerge.workflow.audit import Audit, audit
-from ckptmerge.workflow.decide import best_uniform, decide, rivals
+from ckptmerge.workflow.audit import Audit, audit, averages
+from ckptmerge.workflow.decide import best_uniform, decide, parent_of, rivals
 from ckptmerge.workflow.judge import Judge
 from ckptmerge.workflow.looks import LookLog
 from ckptmerge.workflow.materialise import materialise, weight_bytes
@@ -262,13 +262,6 @@ class _Promotion:
 
 def report_audit(study: Study, judge: Judge, folder: Path | None, progress: Progress) -> Audit:
     """Score the promoted bytes, their rivals and the baselines on the audit split."""
-    size = len(study.window)
-    averages = {
-        trial.name: trial.weights
-        for trial in study.observed
-        if trial.name is not None and trial.name.startswith(("uniform-", "1-sqrt-"))
-    }
-    averages |= dict([wma(size), ema(size)])
     parents = {name: parent_of(study, trial) for name, trial in rivals(study).items()}
     readers: dict[str, Callable[[], DocumentScores]] = {
         name: lambda checkpoint=checkpoint: judge.files(folder_of(checkpoint), Split.AUDIT)
@@ -276,7 +269,7 @@ def report_audit(study: Study, judge: Judge, folder: Path | None, progress: Prog
     }
     readers |= {
         name: lambda weights=weights: judge.candidate(weights, Split.AUDIT)
-        for name, weights in averages.items()
+        for name, weights in averages(study).items()
     }
     uniform = best_uniform(study)
     progress.stage("auditing", len(readers) + (folder is not None))
@@ -288,8 +281,3 @@ def report_audit(study: Study, judge: Judge, folder: Path | None, progress: Prog
         objective=study.spec.objective,
         seed=study.spec.seed,
     )
-
-
-def parent_of(study: Study, trial: Trial) -> Checkpoint:
-    """Return the checkpoint on which a trial puts all its weight."""
-    return study.window.checkpoints[trial.weights.values.index(1.0)]

@@ -1,14 +1,19 @@
 """2. Open a study over a window of checkpoints."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from ckptmerge.config.study import StudySpec as StudyFile
 from ckptmerge.domain.checkpoint import Checkpoint
 from ckptmerge.domain.observation import Objective
 from ckptmerge.domain.recipe import OutputDtype
 from ckptmerge.domain.space import SearchSpace, SpaceKind
-from ckptmerge.domain.study import Study, StudySpec
+from ckptmerge.domain.study import Study, StudySpec, StudyState
 from ckptmerge.domain.window import Window
 from ckptmerge.errors import InvalidInputError
+from ckptmerge.storage.records import CheckpointRecord, EventRecord, RunRecord, StudyRecord
+from ckptmerge.storage.store import Unit
+from ckptmerge.workflow.stored import as_checkpoint
 
 LOWER, UPPER = 0.0, 1.0
 PAIR_LOWER, PAIR_UPPER = -0.25, 1.5
@@ -57,3 +62,65 @@ def open_study(
         objective=Objective() if objective is None else objective,
     )  # fmt: skip
     return Study(window, spec)
+
+
+def open_due(
+    unit: Unit, run: RunRecord, *, now: float, new_id: Callable[[str], str]
+) -> StudyRecord | None:
+    """Open a study over the newest window where one is due.
+
+    One study of a run at a time: checkpoints that arrive meanwhile wait, and the next study takes
+    the newest window that is due then; windows skipped on the way are recorded.
+
+    Raises:
+        InvalidInputError: the run's study specification does not fit the window.
+    """
+    going = (StudyState.SEARCHING, StudyState.FROZEN)
+    if any(unit.count(StudyRecord, run=run.name, state=state) for state in going):
+        return None
+    usable = usable_checkpoints(unit, run)
+    policy = run.window
+    fresh = len(usable) - run.considered
+    if len(usable) < policy.minimum or fresh < policy.every:
+        return None
+    window = usable[-policy.size :]
+    file = StudyFile.model_validate(dict(run.study))
+    study = open_study(
+        [as_checkpoint(record) for record in window],
+        space=file.space,
+        lower=file.lower,
+        upper=file.upper,
+        budget=file.budget,
+        seed=file.seed,
+        dtype=file.dtype,
+        objective=file.objective.objective(),
+    )
+    record = StudyRecord(
+        id=new_id("s"),
+        run=run.name,
+        era=run.era,
+        held_out=run.held_out,
+        checkpoints=tuple(checkpoint.id for checkpoint in window),
+        spec=study.spec,
+        context=file.context,
+        state=study.state,
+        created=now,
+    )
+    unit.update(replace(run, considered=len(usable)))
+    unit.insert(record)
+    data = {
+        "study": record.id,
+        "steps": [checkpoint.step for checkpoint in window],
+        "skipped": max(fresh // policy.every - 1, 0),
+    }
+    unit.insert(
+        EventRecord(id=new_id("v"), run=run.name, kind="study-opened", data=data, created=now)
+    )
+    return record
+
+
+def usable_checkpoints(unit: Unit, run: RunRecord) -> list[CheckpointRecord]:
+    """Return the complete checkpoints of the run's present attempt, in order of training."""
+    found = unit.find(CheckpointRecord, run=run.name)
+    usable = [c for c in found if c.attempt == run.attempt and not c.missing]
+    return sorted(usable, key=lambda checkpoint: checkpoint.step)

@@ -1,0 +1,238 @@
+"""Blobs in a folder: ``sha256/ab/<hex>``, written aside and given their name when they are safe.
+
+The order is what makes a blob durable: write, sync the file, link it to its name, sync the folder
+that holds the name. Left out, the first sync loses bytes behind a good name when power is lost, the
+second the name itself (measured on ext4). A sync that fails is never repeated: the kernel may have
+dropped the pages, and the next one would succeed with the bytes lost.
+"""
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from uuid import uuid4
+
+from ckptmerge.domain.digest import Digest
+from ckptmerge.errors import (
+    DigestMismatchError,
+    MissingError,
+    OutOfSpaceError,
+    TooLargeError,
+    TruncatedFileError,
+)
+from ckptmerge.formats.claim import ClaimedFolder
+
+RESERVE = 2**30
+"""Bytes that are left free: the database beside the blobs must be able to grow."""
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_HEX = re.compile(r"[0-9a-f]{64}")
+
+
+class FolderBlobStore:
+    """Blobs in a folder of one disk; safe from several threads and processes.
+
+    Args:
+        root: The folder, made where it is missing. What dead processes were writing is removed.
+        reserve: Bytes of the disk that are left free.
+    """
+
+    def __init__(self, root: Path, *, reserve: int = RESERVE) -> None:
+        self._root = root.absolute()
+        self._reserve = reserve
+        self._blobs = self._root / "sha256"
+        self._blobs.mkdir(parents=True, exist_ok=True)
+        _sync(self._root)
+        self._incoming = ClaimedFolder(self._root, ".incoming-")
+
+    def size(self, digest: Digest) -> int | None:
+        """Return the blob's size, or None where there is no such blob."""
+        try:
+            return self._place(digest).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def writer(self, *, size: int | None = None, expected: Digest | None = None) -> "FolderWriter":
+        """Begin a new blob.
+
+        Raises:
+            OutOfSpaceError: the disk cannot hold ``size`` bytes beside its reserve.
+        """
+        free = shutil.disk_usage(self._root).free
+        if (size or 0) + self._reserve > free:
+            raise OutOfSpaceError(
+                f"{size or 0:,} bytes and the reserve of {self._reserve:,} do not fit into "
+                f"{free:,} free bytes of {self._root}; remove checkpoints, or lower the reserve"
+            )
+        return FolderWriter(
+            self._incoming.path / uuid4().hex, self._place, size=size, expected=expected
+        )
+
+    def open(self, digest: Digest) -> "FolderReader":
+        """Open a blob for reading.
+
+        Raises:
+            MissingError: there is no such blob.
+        """
+        return FolderReader(self._existing(digest))
+
+    def path(self, digest: Digest) -> Path:
+        """Return where the blob lies.
+
+        Raises:
+            MissingError: there is no such blob.
+        """
+        return self._existing(digest)
+
+    def delete(self, digest: Digest) -> None:
+        """Remove a blob; nothing happens where there is none."""
+        self._place(digest).unlink(missing_ok=True)
+
+    def __iter__(self) -> Iterator[Digest]:
+        """Name every blob."""
+        for folder in sorted(self._blobs.iterdir()):
+            for file in sorted(folder.iterdir()):
+                if _HEX.fullmatch(file.name):
+                    yield Digest(file.name)
+
+    def close(self) -> None:
+        """Remove what is still being written."""
+        self._incoming.remove()
+
+    def _place(self, digest: Digest) -> Path:
+        return self._blobs / digest.hex[:2] / digest.hex
+
+    def _existing(self, digest: Digest) -> Path:
+        place = self._place(digest)
+        if not place.is_file():
+            raise MissingError(f"there is no blob {digest}; it was never uploaded, or removed")
+        return place
+
+
+class FolderWriter:
+    """A blob on its way in."""
+
+    def __init__(self, partial: Path, place: Callable[[Digest], Path], *, size: int | None,
+                 expected: Digest | None) -> None:  # fmt: skip
+        self._partial = partial
+        self._place = place
+        self._size = size
+        self._expected = expected
+        self._hash = hashlib.sha256()
+        self.received = 0
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        self._descriptor: int | None = os.open(partial, flags, 0o600)
+
+    def __enter__(self) -> "FolderWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+        self._partial.unlink(missing_ok=True)
+
+    def write(self, view: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes.
+
+        Raises:
+            TooLargeError: more came than were announced.
+            OutOfSpaceError: the disk is full.
+        """
+        rest = memoryview(view)
+        if self._size is not None and self.received + len(rest) > self._size:
+            raise TooLargeError(f"more came than the {self._size:,} bytes that were announced")
+        self._hash.update(rest)
+        self.received += len(rest)
+        try:
+            while rest:
+                rest = rest[os.write(self._open(), rest) :]
+        except OSError as error:
+            raise self._said(error) from error
+
+    def commit(self) -> Digest:
+        """Make the blob durable and visible; return its digest.
+
+        Raises:
+            DigestMismatchError: the bytes are not those that were announced.
+            TruncatedFileError: fewer came than were announced.
+            OutOfSpaceError: the disk is full.
+        """
+        if self._size is not None and self.received < self._size:
+            raise TruncatedFileError(
+                f"{self.received:,} of {self._size:,} announced bytes came; send them again"
+            )
+        digest = Digest(self._hash.hexdigest())
+        if self._expected not in {None, digest}:
+            raise DigestMismatchError(
+                f"the bytes are {digest}, announced was {self._expected}; they were damaged on "
+                "the way, or named wrongly"
+            )
+        try:
+            os.fsync(self._open())
+            self._publish(self._place(digest))
+        except OSError as error:
+            raise self._said(error) from error
+        return digest
+
+    def _publish(self, place: Path) -> None:
+        if not place.parent.is_dir():
+            place.parent.mkdir(exist_ok=True)
+            _sync(place.parent.parent)
+        with suppress(FileExistsError):  # another upload of the same bytes was faster
+            place.hardlink_to(self._partial)
+        _sync(place.parent)
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            raise ValueError("the writer is closed")
+        return self._descriptor
+
+    def _said(self, error: OSError) -> Exception:
+        if error.errno in _FULL:
+            return OutOfSpaceError(
+                f"the disk is full after {self.received:,} bytes, none of which were kept; "
+                "free some space and send them again"
+            )
+        return error
+
+
+class FolderReader:
+    """An open blob."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        self.size = os.fstat(self._descriptor).st_size
+
+    def __enter__(self) -> "FolderReader":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._descriptor)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return up to ``length`` bytes from ``offset``; fewer only at the end."""
+        return os.pread(self._descriptor, length, offset)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

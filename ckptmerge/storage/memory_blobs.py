@@ -1,0 +1,137 @@
+"""Blobs in memory: for tests, and for what need not outlive its process."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+
+from ckptmerge.domain.digest import Digest
+from ckptmerge.errors import (
+    DigestMismatchError,
+    MissingError,
+    TooLargeError,
+    TruncatedFileError,
+)
+
+
+class MemoryBlobStore:
+    """Blobs in a dictionary."""
+
+    def __init__(self) -> None:
+        self._blobs: dict[Digest, bytes] = {}
+
+    def size(self, digest: Digest) -> int | None:
+        """Return the blob's size, or None where there is no such blob."""
+        content = self._blobs.get(digest)
+        return None if content is None else len(content)
+
+    def writer(self, *, size: int | None = None, expected: Digest | None = None) -> "MemoryWriter":
+        """Begin a new blob."""
+        return MemoryWriter(self._blobs, size=size, expected=expected)
+
+    def open(self, digest: Digest) -> "MemoryReader":
+        """Open a blob for reading.
+
+        Raises:
+            MissingError: there is no such blob.
+        """
+        self.path(digest)
+        return MemoryReader(self._blobs[digest])
+
+    def path(self, digest: Digest) -> None:
+        """Say that nobody else can read it.
+
+        Raises:
+            MissingError: there is no such blob.
+        """
+        if digest not in self._blobs:
+            raise MissingError(f"there is no blob {digest}; it was never uploaded, or removed")
+
+    def delete(self, digest: Digest) -> None:
+        """Remove a blob; nothing happens where there is none."""
+        self._blobs.pop(digest, None)
+
+    def __iter__(self) -> Iterator[Digest]:
+        """Name every blob."""
+        yield from sorted(self._blobs)
+
+
+class MemoryWriter:
+    """A blob on its way in."""
+
+    def __init__(
+        self, blobs: dict[Digest, bytes], *, size: int | None, expected: Digest | None
+    ) -> None:
+        self._blobs = blobs
+        self._size = size
+        self._expected = expected
+        self._content = bytearray()
+
+    def __enter__(self) -> "MemoryWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._content = bytearray()
+
+    @property
+    def received(self) -> int:
+        """Bytes taken so far."""
+        return len(self._content)
+
+    def write(self, view: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes.
+
+        Raises:
+            TooLargeError: more came than were announced.
+        """
+        if self._size is not None and self.received + len(view) > self._size:
+            raise TooLargeError(f"more came than the {self._size:,} bytes that were announced")
+        self._content += view
+
+    def commit(self) -> Digest:
+        """Make the blob visible; return its digest.
+
+        Raises:
+            DigestMismatchError: the bytes are not those that were announced.
+            TruncatedFileError: fewer came than were announced.
+        """
+        if self._size is not None and self.received < self._size:
+            raise TruncatedFileError(
+                f"{self.received:,} of {self._size:,} announced bytes came; send them again"
+            )
+        digest = Digest.of_bytes(bytes(self._content))
+        if self._expected not in {None, digest}:
+            raise DigestMismatchError(f"the bytes are {digest}, announced was {self._expected}")
+        self._blobs[digest] = bytes(self._content)
+        return digest
+
+
+@dataclass(frozen=True)
+class MemoryReader:
+    """An open blob."""
+
+    content: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of the blob."""
+        return len(self.content)
+
+    def __enter__(self) -> "MemoryReader":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Do nothing: nothing was opened."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return up to ``length`` bytes from ``offset``; fewer only at the end."""
+        return self.content[offset : offset + length]

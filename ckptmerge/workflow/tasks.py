@@ -1,0 +1,108 @@
+"""Hand out tasks, hear from whoever holds them, and take back what a dead worker held."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ckptmerge.domain.task import Order, Outcome, Task, TaskKind, TaskState
+from ckptmerge.storage.records import TaskRecord
+from ckptmerge.storage.store import Unit
+from ckptmerge.workflow.stored import require
+
+
+def add_task(
+    unit: Unit,
+    *,
+    key: str,
+    study: str,
+    kind: TaskKind,
+    name: str,
+    order: Order,
+    now: float,
+    trial: int | None = None,
+    baseline: str | None = None,
+) -> TaskRecord:
+    """Queue a task."""
+    task = Task(id=key, study=study, kind=kind, name=name, order=order, trial=trial)
+    return unit.insert(
+        TaskRecord(
+            id=key, study=study, state=task.state, kind=kind, task=task, baseline=baseline,
+            created=now,
+        )
+    )  # fmt: skip
+
+
+def lease_task(
+    unit: Unit,
+    worker: str,
+    kinds: Sequence[TaskKind],
+    *,
+    clock: float,
+    ttl: float,
+    resident: str | None = None,
+) -> TaskRecord | None:
+    """Give the worker the task that has waited longest, or None while there is none.
+
+    Args:
+        unit: Where tasks live.
+        worker: Who asks.
+        kinds: What it can do.
+        clock: Now, on the clock of leases.
+        ttl: Seconds a lease lasts.
+        resident: Study whose checkpoints the worker has in memory; its tasks go first.
+    """
+    waiting = [r for r in unit.find(TaskRecord, state=TaskState.QUEUED) if r.kind in kinds]
+    if not waiting:
+        return None
+    first = next((record for record in waiting if record.study == resident), waiting[0])
+    return save(unit, first, first.task.lease(worker, now=clock, ttl=ttl))
+
+
+def renew_lease(unit: Unit, key: str, fence: int, *, clock: float, ttl: float) -> TaskRecord:
+    """Extend a lease.
+
+    Raises:
+        MissingError: there is no such task.
+        LeaseLostError: the task is no longer this lease's.
+    """
+    record = require(unit, TaskRecord, key, "lease")
+    return save(unit, record, record.task.renew(fence, now=clock, ttl=ttl))
+
+
+def finish_lease(unit: Unit, key: str, fence: int, outcome: Outcome) -> TaskRecord:
+    """Take a task's outcome.
+
+    Raises:
+        MissingError: there is no such task.
+        LeaseLostError: the task was given to somebody else, or cancelled.
+        OutcomeConflictError: another outcome of this lease was taken before.
+    """
+    record = require(unit, TaskRecord, key, "lease")
+    return save(unit, record, record.task.finish(fence, outcome))
+
+
+def reap(unit: Unit, *, clock: float) -> list[TaskRecord]:
+    """Take back every task whose lease ran out; return those."""
+    leased = unit.find(TaskRecord, state=TaskState.LEASED)
+    expired = [(record, record.task.expire(clock)) for record in leased]
+    return [save(unit, record, task) for record, task in expired if task is not record.task]
+
+
+def regrace(unit: Unit, *, clock: float, ttl: float) -> None:
+    """Give every lease a whole term from now.
+
+    After a restart the clock of leases begins anew, and workers could not renew meanwhile.
+    """
+    for record in unit.find(TaskRecord, state=TaskState.LEASED):
+        save(unit, record, replace(record.task, expires=clock + ttl))
+
+
+def cancel_tasks(unit: Unit, study: str) -> None:
+    """End all of a study's tasks that are not over."""
+    for record in unit.find(TaskRecord, study=study):
+        if not record.task.over:
+            save(unit, record, record.task.cancel())
+
+
+def save(unit: Unit, record: TaskRecord, task: Task) -> TaskRecord:
+    """Store a task's next state, its indexed copy included."""
+    return unit.update(replace(record, task=task, state=task.state))

@@ -1,0 +1,53 @@
+"""Events: what happened, as it happens."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from ckptmerge.storage.records import EventRecord
+from ckptmerge.wire.resource import RunName
+from ckptmerge.workflow.answers import event_resource
+from service.dependencies import Service, State
+
+router = APIRouter(prefix="/v1/events", tags=["events"])
+
+PAUSE = 0.5
+"""Seconds between looks for new events."""
+
+
+@router.get(
+    "",
+    operation_id="follow_events",
+    response_class=EventSourceResponse,
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
+async def follow_events(
+    service: Service,
+    run: RunName | None = None,
+    last_event_id: Annotated[str | None, Header()] = None,
+    follow: Annotated[bool, Query(description="Go on waiting for new ones.")] = True,
+) -> EventSourceResponse:
+    """Send every event, or those after ``Last-Event-ID``, and then new ones as they happen."""
+    return EventSourceResponse(_events(service, run, last_event_id, follow=follow))
+
+
+async def _events(
+    service: State, run: str | None, after: str | None, *, follow: bool
+) -> AsyncIterator[ServerSentEvent]:
+    equal: dict[str, Any] = {} if run is None else {"run": run}
+    while True:
+        seen = after
+        found = await service.read(
+            lambda snapshot, seen=seen: snapshot.find(EventRecord, after=seen, limit=1000, **equal)
+        )
+        for record in found:
+            after = record.id
+            resource = event_resource(record)
+            yield ServerSentEvent(data=resource.model_dump_json(), event=record.kind, id=record.id)
+        if not found and (service.draining or not follow):
+            return
+        if not found:
+            await asyncio.sleep(PAUSE)

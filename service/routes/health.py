@@ -1,0 +1,71 @@
+"""Whether the service lives, whether it can work, and its metrics."""
+
+from collections.abc import Callable, Mapping
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from service.problems import FieldError, Kind, problem_response
+from service.telemetry import Metrics
+
+NOT_READY = Kind(503, "not-ready", "The service cannot work at the moment")
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: str = "alive"
+
+
+class Readiness(BaseModel):
+    """The service can do its work."""
+
+    ready: bool = True
+    checks: dict[str, bool]
+    """By name: whether that part works."""
+
+
+def health_router(ready: Callable[[], Mapping[str, bool]], metrics: Metrics) -> APIRouter:
+    """Make the routes that an orchestrator and a Prometheus server ask.
+
+    Args:
+        ready: Looks at the parts that every request needs, such as the database and the disk, and
+            says by name whether they work; may take as long as they do, in a thread.
+        metrics: What ``GET /metrics`` shows.
+    """
+    router = APIRouter(tags=["health"])
+
+    @router.get("/healthz", operation_id="is_alive", summary="Does the process answer?")
+    async def alive() -> Alive:
+        return Alive()
+
+    @router.get(
+        "/readyz",
+        operation_id="is_ready",
+        summary="Can the service work?",
+        response_model=Readiness,
+        responses={NOT_READY.status: {"description": NOT_READY.title}},
+    )
+    def readiness(request: Request) -> Readiness | Response:
+        checks = dict(ready())
+        failing = [name for name, works in checks.items() if not works]
+        if not failing:
+            return Readiness(checks=checks)
+        return problem_response(
+            NOT_READY,
+            f"not working: {', '.join(failing)}; the service's log says why",
+            request_id=getattr(request.state, "request_id", "none"),
+            errors=[FieldError(pointer=f"/checks/{name}", detail="fails") for name in failing],
+        )
+
+    @router.get(
+        "/metrics",
+        operation_id="get_metrics",
+        summary="Metrics in Prometheus's text format",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
+    def shown() -> Response:
+        return Response(metrics.render(), media_type=metrics.media_type)
+
+    return router

@@ -1,0 +1,114 @@
+"""Held-out sets: the documents that runs are judged on."""
+
+from collections import Counter
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
+
+from ckptmerge.domain.checkpoint import FileEntry
+from ckptmerge.domain.observation import Split
+from ckptmerge.errors import NameTakenError
+from ckptmerge.evaluation.documents import HeldOutSet, load_held_out
+from ckptmerge.storage.blobs import BlobStore
+from ckptmerge.storage.records import HeldOutRecord
+from ckptmerge.storage.store import Unit
+from ckptmerge.wire.resource import RunName
+from ckptmerge.wire.runs import HeldOutSetResource
+from ckptmerge.workflow.blob_files import laid_out
+from ckptmerge.workflow.stored import require
+from service.dependencies import Limits, Service
+from service.routes.runs import PROBLEM
+from service.uploads import announced, receive
+
+router = APIRouter(prefix="/v1/held-out-sets", tags=["held-out sets"])
+
+InPath = Annotated[RunName, Path(examples=["default"])]
+
+FILE = "held-out.jsonl"
+
+
+@router.put(
+    "/{name}",
+    status_code=201,
+    operation_id="put_held_out_set",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
+        }
+    },
+    responses={
+        200: {"model": HeldOutSetResource, "description": "The same documents are there."},
+        409: {**PROBLEM, "description": "Other documents go by this name."},
+        411: {**PROBLEM, "description": "The body must announce its length."},
+        413: {**PROBLEM, "description": "The body is too large."},
+        422: {**PROBLEM, "description": "The body holds no usable documents."},
+    },
+)
+async def put_held_out_set(
+    name: InPath, request: Request, service: Service, limits: Limits, response: Response
+) -> HeldOutSetResource:
+    """Upload documents, one JSON object a line; a name keeps its documents for ever."""
+    size = announced(request, at_most=limits.largest_held_out)
+    digest = await receive(request, service.blobs, size=size, expected=None)
+    file = FileEntry(FILE, size, digest)
+    documents = await service.off_loop(lambda: load_set(service.blobs, file))
+
+    def change(unit: Unit) -> bool:
+        known = unit.get(HeldOutRecord, name)
+        if known is not None and known.digest != documents.digest:
+            raise NameTakenError(
+                f"{name!r} is another held-out set; upload this one under a name of its own and "
+                "let the run change to it, which begins a new era"
+            )
+        if known is None:
+            unit.insert(
+                HeldOutRecord(name=name, digest=documents.digest, file=file, created=service.now())
+            )
+        return known is None
+
+    response.status_code = 201 if await service.write(change) else 200
+    return _resource(name, file, documents)
+
+
+@router.get(
+    "/{name}",
+    operation_id="get_held_out_set",
+    responses={404: {**PROBLEM, "description": "There is no such set."}},
+)
+async def get_held_out_set(name: InPath, service: Service) -> HeldOutSetResource:
+    """Describe a held-out set: how many documents of each domain lie in each split."""
+    record = await service.read(
+        lambda snapshot: require(snapshot, HeldOutRecord, name, "held-out set")
+    )
+    documents = await service.off_loop(lambda: load_set(service.blobs, record.file))
+    return _resource(name, record.file, documents)
+
+
+def load_set(blobs: BlobStore, file: FileEntry) -> HeldOutSet:
+    """Read the documents of a blob.
+
+    Raises:
+        HeldOutSetError: they cannot judge a model.
+    """
+    with laid_out(blobs, [file]) as folder:
+        return load_held_out(folder / file.name)
+
+
+def _resource(name: str, file: FileEntry, documents: HeldOutSet) -> HeldOutSetResource:
+    return HeldOutSetResource(
+        name=name,
+        digest=str(documents.digest),
+        file=str(file.digest),
+        documents=len(documents),
+        splits={
+            str(split): _counts(documents.split(split))
+            for split in (Split.SEARCH, Split.CERTIFY, Split.AUDIT)
+        },
+    )
+
+
+def _counts(documents: HeldOutSet) -> dict[str, dict[str, int]]:
+    held = Counter(document.domain for document in documents)
+    units = Counter(domain for domain, _ in {(d.domain, d.unit) for d in documents})
+    return {d: {"documents": held[d], "units": units[d]} for d in sorted(held)}

@@ -1,0 +1,231 @@
+"""Settings of the service: from a file, the environment and the command line, checked at start."""
+
+import ipaddress
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Self
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
+
+from ckptmerge.domain.run import RESERVED
+from ckptmerge.errors import RefusedError
+from ckptmerge.wire.resource import RunName
+
+ENVIRONMENT = "CKPTMERGE_"
+"""How the names of environment variables begin; lists are separated by commas."""
+
+SHORTEST_TOKEN = 16
+"""Characters. Whoever can reach the service may guess as often as they like."""
+
+_PATHS = frozenset(
+    {"data", "watch", "source_roots", "held_out", "tls_certificate", "tls_key"},
+)
+_LISTS = frozenset({"watch", "source_roots", "allowed_hosts"})
+
+
+class ConfigurationError(RefusedError):
+    """The service will not start like this; `serve` ends with exit code 78 (EX_CONFIG)."""
+
+
+class Limits(BaseModel):
+    """How much the service takes in at once, and what it keeps free."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    largest_blob: int = Field(default=2**40, gt=0)
+    """Bytes of one uploaded file."""
+    largest_json: int = Field(default=16 * 2**20, gt=0)
+    """Bytes of a body that is read into memory."""
+    largest_held_out: int = Field(default=2**30, gt=0)
+    """Bytes of one held-out set."""
+    reserve: int = Field(default=2**30, ge=0)
+    """Bytes of the disk that uploads leave free: the database needs room to record a refusal."""
+    lease_ttl: float = Field(default=60.0, gt=0)
+    """Seconds that a task stays with a worker that does not answer."""
+
+
+def _plain_host(name: str) -> str:
+    if not name or any(sign in name for sign in "*/@ []") or name.count(":") == 1:
+        raise ValueError("give a host name or address without scheme, port, brackets or wildcard")
+    return name.lower()
+
+
+def _free_name(name: str) -> str:
+    if name in RESERVED:
+        raise ValueError(f"{name!r} is reserved; choose another")
+    return name
+
+
+Host = Annotated[str, AfterValidator(_plain_host)]
+
+
+class Settings(BaseModel):
+    """What `ckptmerge serve` runs with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    data: Path = Path("ckptmerge-data")
+    """Folder of the database and the blobs; one server at a time."""
+    host: Host = "127.0.0.1"
+    port: int = Field(default=8117, ge=0, le=65535)
+    """0 takes any free port."""
+    workers: int = Field(default=1, ge=0)
+    """Worker processes started beside the service, one a device."""
+    watch: tuple[Path, ...] = ()
+    """Folders whose settling checkpoints are registered."""
+    source_roots: tuple[Path, ...] = ()
+    """Folders beneath which a ``source`` may be read."""
+    run: Annotated[RunName, AfterValidator(_free_name)] | None = None
+    """Run that watched checkpoints belong to where nothing else says so."""
+    held_out: Path | None = None
+    """Documents that judge runs which name no held-out set of their own."""
+    token: Annotated[str, PlainSerializer(lambda _: "[redacted]")] | None = Field(
+        default=None, min_length=1, pattern=r"^[A-Za-z0-9._~+/-]+=*$", repr=False
+    )
+    """Bearer token (RFC 6750, section 2.1) that every request must bring; None asks for none."""
+    behind_proxy: bool = False
+    """Whether a proxy on this machine ends TLS; its X-Forwarded headers are believed then."""
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    allowed_hosts: tuple[Host, ...] = ()
+    """Further names by which clients may call the service."""
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together; give both or neither")
+        return self
+
+
+def load_settings(
+    *,
+    environ: Mapping[str, str],
+    config: Path | None = None,
+    given: Mapping[str, object] | None = None,
+) -> Settings:
+    """Put the settings together: defaults < file < environment < what was given.
+
+    Args:
+        environ: Environment variables; ``CKPTMERGE_SOURCE_ROOTS=/a,/b`` is ``source_roots``,
+            ``CKPTMERGE_LARGEST_BLOB`` is ``limits.largest_blob``. Other variables are ignored.
+        config: A YAML file; relative paths in it are relative to its folder.
+        given: Options of the command line; None means that the option was not given.
+
+    Raises:
+        ConfigurationError: a source cannot be read or has a field that is unknown or wrong. The
+            message names source and field, and never the value: it may be a secret.
+    """
+    file = {} if config is None else _from_file(config)
+    variables = _from_environment(environ)
+    options = {name: value for name, value in (given or {}).items() if value is not None}
+    for source, values in ((f"{config}", file), ("the command line", options)):
+        if "token" in values:
+            raise ConfigurationError(
+                f"{source} holds a token, where others may read it; "
+                f"set it as the environment variable {ENVIRONMENT}TOKEN instead"
+            )
+    limits = {**_part(file, "limits"), **_part(variables, "limits"), **_part(options, "limits")}
+    return _validated({**file, **variables, **options, "limits": limits}, config)
+
+
+def require_safe_bind(settings: Settings) -> None:
+    """Check that a service which others can reach asks who they are, and cannot be overheard.
+
+    Raises:
+        ConfigurationError: the host is not a loopback address, and there is no token of
+            ``SHORTEST_TOKEN`` characters, or no TLS, be it our own or a proxy's.
+    """
+    if is_loopback(settings.host):
+        return
+    missing = []
+    if settings.token is None:
+        missing.append(f"a token (set {ENVIRONMENT}TOKEN)")
+    elif len(settings.token) < SHORTEST_TOKEN:
+        missing.append(f"a token of at least {SHORTEST_TOKEN} characters (set {ENVIRONMENT}TOKEN)")
+    if settings.tls_certificate is None and not settings.behind_proxy:
+        missing.append("TLS (tls_certificate and tls_key, or behind_proxy where a proxy ends it)")
+    if missing:
+        raise ConfigurationError(
+            f"{settings.host} can be reached from other machines, so it needs "
+            f"{' and '.join(missing)}; or serve on 127.0.0.1"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach ``host``; a name other than localhost cannot say."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _from_file(path: Path) -> dict[str, object]:
+    try:
+        raw = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"cannot read the settings in {path}: {error}") from error
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise ConfigurationError(f"{path} must hold names and values, such as `port: 8117`")
+    return {
+        name: _beneath(path.parent, value) if name in _PATHS else value
+        for name, value in raw.items()
+    }
+
+
+def _beneath(folder: Path, value: object) -> object:
+    if isinstance(value, list):
+        return [_beneath(folder, item) for item in value]
+    return folder / Path(value).expanduser() if isinstance(value, str) else value
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
+    # An empty variable is how a shell script or a compose file leaves one out.
+    present = {name: value for name, value in environ.items() if value}
+    found: dict[str, object] = {}
+    for field in Settings.model_fields:
+        value = present.get(f"{ENVIRONMENT}{field.upper()}")
+        if value is not None and field != "limits":
+            found[field] = value.split(",") if field in _LISTS else value
+    found["limits"] = {
+        field: present[f"{ENVIRONMENT}{field.upper()}"]
+        for field in Limits.model_fields
+        if f"{ENVIRONMENT}{field.upper()}" in present
+    }
+    return found
+
+
+def _part(source: Mapping[str, object], name: str) -> Mapping[str, object]:
+    part = source.get(name) or {}
+    if isinstance(part, Limits):
+        return part.model_dump(exclude_unset=True)
+    if not isinstance(part, Mapping):
+        raise ConfigurationError(f"{name} must hold names and values, such as `reserve: 0`")
+    return part
+
+
+def _validated(raw: Mapping[str, object], config: Path | None) -> Settings:
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}"
+            for item in error.errors(include_input=False)
+        )
+        sources = f"{config}, {ENVIRONMENT}… variables" if config else f"{ENVIRONMENT}… variables"
+        raise ConfigurationError(
+            f"cannot serve with these settings ({sources} and options): {problems}"
+        ) from error

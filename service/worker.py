@@ -1,0 +1,228 @@
+"""A worker: takes leases from a service, does them on one device, and hands in what came of them.
+
+It knows the service by its address alone, so it can run anywhere: beside the service, where files
+are read in place, or on another machine, where they are fetched once and kept by digest.
+"""
+
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+import torch
+
+from ckptmerge.client.blobs import download, upload
+from ckptmerge.client.session import Session
+from ckptmerge.domain.digest import Digest
+from ckptmerge.errors import CkptmergeError, NonFiniteLossError, ServiceError
+from ckptmerge.evaluation.scores import DocumentScores
+from ckptmerge.wire.leases import (
+    LeasedCheckpoint,
+    LeaseRequest,
+    LeaseResource,
+    Outcome,
+    Renewal,
+    Renewed,
+    Seconds,
+)
+from ckptmerge.wire.resource import File
+from ckptmerge.workflow.carry_out import Product, Workbench
+
+WAIT = 20.0
+"""Seconds that a request for work stays open."""
+
+_REASON = 8000
+"""Characters of a failure that are handed in."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """Does leases until told to stop.
+
+    Args:
+        session: Speaks to the service.
+        name: What the service calls this worker.
+        device: Where models run, ``cpu`` or ``cuda:0``.
+        cache: Folder for fetched files, kept by digest between leases.
+    """
+
+    def __init__(self, session: Session, *, name: str, device: str, cache: Path) -> None:
+        self._session = session
+        self._name = name
+        self._device = device
+        self._cache = cache
+        self._bench = Workbench(torch.device(device))
+
+    def run(self, stop: threading.Event) -> None:
+        """Take leases until ``stop`` is set, waiting out a service that is away."""
+        while not stop.is_set():
+            try:
+                lease = self._next()
+            except ServiceError as error:
+                if error.status is not None and error.status < 500:
+                    raise
+                _log.warning("the service does not answer; trying again", reason=str(error))
+                stop.wait(1.0)
+                continue
+            if lease is not None:
+                self._do(lease)
+
+    def _next(self) -> LeaseResource | None:
+        wanted = LeaseRequest(worker=self._name, device=self._device, wait=WAIT)
+        answer = self._session.json("POST", "/v1/leases", wanted, timeout=2 * WAIT)
+        return None if answer is None else LeaseResource.model_validate(answer)
+
+    def _do(self, lease: LeaseResource) -> None:
+        """Carry a lease out and hand in its outcome; whoever lost it says nothing."""
+        with self._kept(lease) as lost, self._scratch() as scratch:
+            outcome = self._outcome(lease, scratch)
+            if lost.is_set():
+                _log.warning("lease lost meanwhile", lease=lease.id, fence=lease.fence)
+                return
+            try:
+                self._session.json("POST", f"/v1/leases/{lease.id}/outcome", outcome)
+            except ServiceError as error:
+                _log.warning("outcome was not taken", lease=lease.id, reason=str(error))
+
+    def _outcome(self, lease: LeaseResource, scratch: Path) -> Outcome:
+        try:
+            return self._handed_in(lease, self._product(lease, scratch))
+        except NonFiniteLossError as error:
+            return Outcome(fence=lease.fence, status="infeasible", reason=str(error)[:_REASON])
+        except CkptmergeError as error:
+            return Outcome(fence=lease.fence, status="failed", reason=str(error)[:_REASON])
+        except Exception as error:  # noqa: BLE001 - the service decides whether others shall try
+            _log.exception("a lease came to nothing", lease=lease.id)
+            reason = f"{type(error).__name__}: {error}"
+            return Outcome(fence=lease.fence, status="failed", reason=reason[:_REASON])
+
+    def _product(self, lease: LeaseResource, scratch: Path) -> Product:
+        if lease.held_out is None:
+            raise ServiceError(f"lease {lease.id} names no documents")
+        folders = [self._folder(each, scratch) for each in lease.checkpoints]
+        held_out = scratch / lease.held_out.file.name
+        held_out.symlink_to(self._file(lease.held_out.file))
+        return self._bench.carry_out(
+            lease, checkpoints=folders, held_out=held_out, out=scratch / "merged"
+        )
+
+    def _handed_in(self, lease: LeaseResource, product: Product) -> Outcome:
+        """Upload what a lease produced, and describe it."""
+        files = [
+            upload(self._session, product.folder / file.name)
+            for file in product.files
+            if product.folder is not None
+        ]
+        return Outcome(
+            fence=lease.fence,
+            status="ok",
+            scores=self._upload(product.scores),
+            repeated=self._upload(product.repeated),
+            files=files or None,
+            seconds=Seconds.model_validate(dict(product.seconds or {})),
+            bytes_written=sum(file.size for file in files),
+        )
+
+    def _upload(self, scores: DocumentScores | None) -> str | None:
+        if scores is None:
+            return None
+        content = scores.to_bytes()
+        digest = str(Digest.of_bytes(content))
+        self._session.put(f"/v1/blobs/{digest}", lambda: [content], size=len(content))
+        return digest
+
+    def _folder(self, checkpoint: LeasedCheckpoint, scratch: Path) -> Path:
+        """Lay a checkpoint's files out as the folder that they came as."""
+        folder = scratch / f"{checkpoint.weight_index}-{checkpoint.id}"
+        folder.mkdir()
+        for file in checkpoint.files:
+            (folder / Path(file.name).name).symlink_to(self._file(file))
+        return folder
+
+    def _file(self, file: File) -> Path:
+        """Return where a file can be read: where the service keeps it, or fetched and kept."""
+        if file.path is not None and Path(file.path).is_file():
+            return Path(file.path)
+        kept = self._cache / Digest.parse(file.digest).hex
+        if not kept.exists():
+            self._cache.mkdir(parents=True, exist_ok=True)
+            download(
+                self._session, file.href, kept, size=file.size, digest=Digest.parse(file.digest)
+            )
+        return kept.absolute()
+
+    @contextmanager
+    def _kept(self, lease: LeaseResource) -> Iterator[threading.Event]:
+        """Renew the lease while the block runs; the event says that it was lost."""
+        lost, over = threading.Event(), threading.Event()
+
+        def renew() -> None:
+            while not over.wait(lease.expires_in / 3):
+                try:
+                    answer = self._session.json(
+                        "PUT", f"/v1/leases/{lease.id}", Renewal(fence=lease.fence)
+                    )
+                    if Renewed.model_validate(answer).directive == "cancel":
+                        lost.set()
+                except ServiceError as error:
+                    # One that cannot be reached may come back, and takes late outcomes.
+                    if error.status is not None and error.status < 500:
+                        lost.set()
+
+        heart = threading.Thread(target=renew, name="ckptmerge-heartbeat", daemon=True)
+        heart.start()
+        try:
+            yield lost
+        finally:
+            over.set()
+
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="ckptmerge-lease-") as folder:
+            yield Path(folder)
+
+
+def work(
+    url: str,
+    *,
+    device: str,
+    name: str | None = None,
+    cache: Path | None = None,
+    threads: int | None = None,
+    with_parent: bool = False,
+) -> None:
+    """Do leases of the service at ``url`` until this process is ended.
+
+    Args:
+        url: Address of the service; the token is that of ``CKPTMERGE_TOKEN``.
+        device: Where models run.
+        name: What the service calls this worker; host and process by default.
+        cache: Folder for fetched files; one of its own, removed at the end, by default.
+        threads: Threads for torch; its own default.
+        with_parent: Whether to end when standard input closes.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if with_parent:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    own = Path(tempfile.mkdtemp(prefix="ckptmerge-cache-")) if cache is None else cache
+    called = name or f"{socket.gethostname()}-{os.getpid()}"
+    try:
+        with Session(url, os.environ.get("CKPTMERGE_TOKEN")) as session:
+            Worker(session, name=called, device=device, cache=own).run(threading.Event())
+    finally:
+        if cache is None:
+            shutil.rmtree(own, ignore_errors=True)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone: then its end of the pipe closes."""
+    sys.stdin.buffer.read()
+    os._exit(0)

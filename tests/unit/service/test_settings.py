@@ -1,0 +1,150 @@
+"""Settings say what is wrong before anything listens, and never say a secret."""
+
+from pathlib import Path
+
+import pytest
+
+from service.settings import (
+    SHORTEST_TOKEN,
+    ConfigurationError,
+    Limits,
+    Settings,
+    load_settings,
+    require_safe_bind,
+)
+
+TOKEN = "t" * SHORTEST_TOKEN
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "serve.yaml"
+    path.write_text(
+        "port: 1000\nworkers: 2\ndata: store\nwatch: [runs, /absolute]\n"
+        "limits: {reserve: 5, lease_ttl: 30}\n"
+    )
+    return path
+
+
+def test_without_any_source_it_serves_on_loopback_only() -> None:
+    settings = load_settings(environ={})
+    assert (settings.host, settings.port) == ("127.0.0.1", 8117)
+    assert settings.limits == Limits()
+    require_safe_bind(settings)
+
+
+def test_the_command_line_wins_over_the_environment_and_that_over_the_file(config: Path) -> None:
+    settings = load_settings(
+        environ={"CKPTMERGE_PORT": "2000", "CKPTMERGE_HOST": "localhost"},
+        config=config,
+        given={"host": "::1", "held_out": None},
+    )
+    assert (settings.workers, settings.port, settings.host) == (2, 2000, "::1")
+    assert settings.held_out is None
+
+
+def test_limits_are_put_together_one_by_one(config: Path) -> None:
+    settings = load_settings(environ={"CKPTMERGE_RESERVE": "7"}, config=config)
+    assert settings.limits == Limits(reserve=7, lease_ttl=30)
+
+
+def test_paths_in_a_file_are_relative_to_it(config: Path) -> None:
+    settings = load_settings(environ={}, config=config)
+    assert settings.data == config.parent / "store"
+    assert settings.watch == (config.parent / "runs", Path("/absolute"))
+
+
+def test_lists_in_the_environment_are_separated_by_commas() -> None:
+    settings = load_settings(
+        environ={"CKPTMERGE_SOURCE_ROOTS": "/a,/b", "CKPTMERGE_ALLOWED_HOSTS": "Merge.Example"}
+    )
+    assert settings.source_roots == (Path("/a"), Path("/b"))
+    assert settings.allowed_hosts == ("merge.example",)
+
+
+def test_an_empty_variable_is_as_good_as_none() -> None:
+    assert load_settings(environ={"CKPTMERGE_TOKEN": "", "CKPTMERGE_PORT": ""}) == Settings()
+
+
+def test_a_token_comes_from_the_environment_alone(config: Path) -> None:
+    assert load_settings(environ={"CKPTMERGE_TOKEN": TOKEN}).token == TOKEN
+    config.write_text("token: abcdefghijklmnopqrstuvwxyz\n")
+    with pytest.raises(ConfigurationError, match="CKPTMERGE_TOKEN") as refused:
+        load_settings(environ={}, config=config)
+    assert "abcdef" not in str(refused.value)
+    with pytest.raises(ConfigurationError, match="command line"):
+        load_settings(environ={}, given={"token": TOKEN})
+
+
+@pytest.mark.parametrize("token", ["with space" * 3, "new\nline" * 3, "schlüssel" * 3])
+def test_a_refused_token_is_not_repeated(token: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings(environ={"CKPTMERGE_TOKEN": token})
+    assert "token" in str(refused.value)
+    assert token not in str(refused.value)
+
+
+def test_a_token_shows_up_nowhere_the_settings_are_printed() -> None:
+    settings = Settings(token=TOKEN)
+    assert TOKEN not in f"{settings!r} {settings} {settings.model_dump_json()}"
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("prot: 1", "prot"),
+        ("port: 70000", "port"),
+        ("workers: -1", "workers"),
+        ("limits: {largest_blobb: 1}", "limits.largest_blobb"),
+        ("limits: 3", "limits"),
+        ("run: Best", "run"),
+        ("run: v1", "reserved"),
+        ("allowed_hosts: ['*']", "wildcard"),
+        ("allowed_hosts: ['http://a']", "scheme"),
+        ("host: '127.0.0.1:80'", "port"),
+        ("tls_key: key.pem", "both or neither"),
+        ("- 1", "names and values"),
+        ("a: [", "cannot read"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named(config: Path, text: str, named: str) -> None:
+    config.write_text(text)
+    with pytest.raises(ConfigurationError, match=named) as refused:
+        load_settings(environ={}, config=config)
+    assert str(config) in str(refused.value) or "limits" in str(refused.value)
+
+
+def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"nothing\.yaml"):
+        load_settings(environ={}, config=tmp_path / "nothing.yaml")
+
+
+CERTIFICATE = {"tls_certificate": Path("c.pem"), "tls_key": Path("k.pem")}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost", "LOCALHOST"])
+def test_a_loopback_address_needs_no_token(host: str) -> None:
+    require_safe_bind(Settings(host=host))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "merge.example", "127.example"])  # noqa: S104 these are refused
+@pytest.mark.parametrize(
+    ("more", "missing"),
+    [
+        ({}, "a token .* and TLS"),
+        ({"token": TOKEN}, "needs TLS"),
+        ({"behind_proxy": True}, "needs a token"),
+        (CERTIFICATE, "needs a token"),
+        ({"token": TOKEN[1:], "behind_proxy": True}, "at least 16 characters"),
+    ],
+)
+def test_a_reachable_address_needs_a_token_and_tls(
+    host: str, more: dict[str, object], missing: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=missing):
+        require_safe_bind(Settings.model_validate({"host": host, **more}))
+
+
+@pytest.mark.parametrize("more", [{"behind_proxy": True}, CERTIFICATE])
+def test_a_reachable_address_with_both_is_served(more: dict[str, object]) -> None:
+    require_safe_bind(Settings.model_validate({"host": "192.168.1.2", "token": TOKEN, **more}))
