@@ -46,7 +46,8 @@ class Inspection:
     Args:
         file: Base name, for entries and messages.
         header: The bytes before the first tensor's.
-        identify: Whether to digest the file as a whole, beside its tensors.
+        identify: Whether to digest the file as a whole.
+        contents: Whether to digest every tensor by itself.
         block: Bytes in one buffer.
         depth: How many buffers.
     """
@@ -57,12 +58,14 @@ class Inspection:
         header: bytes,
         *,
         identify: bool = True,
+        contents: bool = True,
         block: int = BLOCK,
         depth: int = DEPTH,
     ) -> None:
         self._name = file
         self._size = len(header)
         self._file = hashlib.sha256(header) if identify else None
+        self._contents = contents
         self._tensors: dict[str, hashlib._Hash] = {}
         self._bad: Counter[str] = Counter()
         self._lanes = [ThreadPoolExecutor(1, "ckptmerge-inspect") for _ in range(3)]
@@ -106,7 +109,7 @@ class Inspection:
         buffer, _ = self._free.pop()
         done = (
             *([digest.submit(self._file.update, view)] if self._file else []),
-            tensor.submit(self._update_tensor, spec.name, view),
+            *([tensor.submit(self._update_tensor, spec.name, view)] if self._contents else []),
             scan.submit(self._scan, spec, view),
             *readers,
         )
@@ -124,7 +127,7 @@ class Inspection:
         return FileEntry(self._name, self._size, Digest(self._file.hexdigest()))
 
     def finish(self, entries: Sequence[TensorEntry]) -> tuple[TensorEntry, ...]:
-        """Wait for the last bytes; return ``entries`` with their digests.
+        """Wait for the last bytes; return ``entries``, with their digests where these were taken.
 
         Raises:
             NonFiniteTensorError: some tensor holds NaN or infinity.
@@ -133,6 +136,8 @@ class Inspection:
             for reader in readers:
                 reader.result()
         self._refuse_non_finite()
+        if not self._contents:
+            return tuple(entries)
         empty = hashlib.sha256()
         return tuple(
             TensorEntry(

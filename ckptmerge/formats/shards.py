@@ -75,7 +75,10 @@ class ShardWriter:
         self._filled = 0
         with ExitStack() as opened:
             self._file = opened.enter_context(OutputFile(path, size))
-            self._inspection = opened.enter_context(Inspection(shard.name, header))
+            self._inspection = opened.enter_context(
+                # A merge is known by its files; its tensors' digests would cost as much again.
+                Inspection(shard.name, header, contents=False)
+            )
             self._writer = opened.enter_context(ThreadPoolExecutor(1, "ckptmerge-write"))
             self._file.write(memoryview(header))
             self._opened = opened.pop_all()

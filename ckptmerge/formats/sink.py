@@ -117,6 +117,8 @@ class FolderSink:
     ) -> Manifest:
         """Sync everything, give the folder its name, and return its manifest.
 
+        The manifest identifies the files; their tensors are not digested one by one.
+
         Args:
             side_files: What belongs to the model: configuration, tokenizer.
             extra_files: What only lies beside it, such as ``recipe.json``; not in the manifest,

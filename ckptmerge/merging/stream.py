@@ -74,7 +74,7 @@ def merge(
         on_bytes: Told how many more bytes of the merge have been handed to the disk.
 
     Returns:
-        The artifact; ``read_manifest(out)`` gives the same manifest.
+        The artifact; ``read_manifest(out)`` gives the same manifest, with tensors digested.
 
     Raises:
         InvalidInputError: there are not as many sources as parents, or a tensor cannot be merged.

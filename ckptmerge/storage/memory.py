@@ -45,6 +45,7 @@ class _MemoryUnit:
     def find(
         self,
         kind: type[R],
+        /,
         *,
         after: str | None = None,
         limit: int | None = None,
@@ -59,7 +60,7 @@ class _MemoryUnit:
             keys = keys[keys.index(after) + 1 :] if after in self.tables[kind] else []
         return [r for r in map(self.tables[kind].__getitem__, keys) if _matches(r, equal)][:limit]
 
-    def count(self, kind: type[R], **equal: str | int) -> int:
+    def count(self, kind: type[R], /, **equal: str | int) -> int:
         _require_indexed(kind, equal)
         return sum(_matches(record, equal) for record in self.tables[kind].values())
 

@@ -92,6 +92,7 @@ class _SqliteUnit:
     def find(
         self,
         kind: type[R],
+        /,
         *,
         after: str | None = None,
         limit: int | None = None,
@@ -107,7 +108,7 @@ class _SqliteUnit:
         codec = _codec(kind)
         return [codec.validate_json(body) for body in self._connection.execute(query).scalars()]
 
-    def count(self, kind: type[R], **equal: str | int) -> int:
+    def count(self, kind: type[R], /, **equal: str | int) -> int:
         table = self._known[TABLES[kind]]
         query = select(func.count()).select_from(table).where(*self._where(kind, equal))
         return self._connection.execute(query).scalar_one()

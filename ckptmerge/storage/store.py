@@ -17,6 +17,7 @@ class Snapshot(Protocol):
     def find(
         self,
         kind: type[R],
+        /,
         *,
         after: str | None = None,
         limit: int | None = None,
@@ -37,7 +38,7 @@ class Snapshot(Protocol):
         """
         ...
 
-    def count(self, kind: type[R], **equal: str | int) -> int:
+    def count(self, kind: type[R], /, **equal: str | int) -> int:
         """Count what ``find`` would return."""
         ...
 

@@ -468,6 +468,7 @@ SERVER = """
     async def slow() -> str:
         print("begun", flush=True)
         await released.wait()
+        await asyncio.sleep(0.5)  # longer than uvicorn gives to those it does not wait for
         return "done"
 
     guard(app, Settings(), Metrics())
@@ -503,9 +504,13 @@ def said(server: subprocess.Popen[str]) -> str:
     return server.stdout.readline().strip()
 
 
-def assert_hung_up_on(port: int, silence: bytes) -> None:
+def assert_hung_up_on(url: str, request: bytes, after_its_answer: bytes = b"") -> None:
+    port = int(url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
-        client.sendall(silence)
+        client.sendall(request)
+        if after_its_answer:
+            assert client.recv(4096).startswith(b"HTTP/1.1 404")
+            client.sendall(after_its_answer)
         while client.recv(4096):
             pass
 
@@ -518,8 +523,9 @@ def test_one_server_a_folder_and_a_signal_lets_requests_finish(tmp_path: Path) -
             assert second.returncode == 78
         assert f"already served by process {server.pid}" in refusal
 
-        for silence in (b"", b"GET / HT", b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n\r\n"):
-            assert_hung_up_on(int(url.rpartition(":")[2]), silence)
+        assert_hung_up_on(url, b"")
+        assert_hung_up_on(url, b"GET / HT")
+        assert_hung_up_on(url, b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\r\n")
 
         answers: list[httpx2.Response] = []
         asking = threading.Thread(target=lambda: answers.append(httpx2.get(f"{url}/slow")))
