@@ -7,14 +7,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ckptmerge.client.client import Client
     from ckptmerge.domain.weights import MergeWeights
     from ckptmerge.formats.detect import open_checkpoint
+    from ckptmerge.trainer.callback import CheckpointMergeCallback
     from ckptmerge.workflow.local import optimize
     from ckptmerge.workflow.materialise import merge
 
-__all__ = ["MergeWeights", "merge", "open_checkpoint", "optimize"]
+__all__ = [
+    "CheckpointMergeCallback", "Client", "MergeWeights", "merge", "open_checkpoint", "optimize",
+]  # fmt: skip
 
 _HOME = {
+    "CheckpointMergeCallback": "ckptmerge.trainer.callback",
+    "Client": "ckptmerge.client.client",
     "MergeWeights": "ckptmerge.domain.weights",
     "merge": "ckptmerge.workflow.materialise",
     "open_checkpoint": "ckptmerge.formats.detect",

@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 
 import typer
 
-from ckptmerge.cli import held_out, local
+from ckptmerge.cli import held_out, local, remote
 from ckptmerge.errors import CkptmergeError, InvalidWeightsError
 
 app = typer.Typer(
@@ -24,6 +24,10 @@ app.command()(local.merge)
 app.command()(local.evaluate)
 app.command()(local.inspect)
 app.add_typer(held_out.app, name="heldout")
+app.command()(remote.push)
+app.command()(remote.best)
+app.command()(remote.pull)
+app.add_typer(remote.study, name="study")
 for _command in sorted(entry_points(group="ckptmerge.commands"), key=lambda point: point.name):
     app.command(_command.name)(_command.load())
 

@@ -3,7 +3,8 @@
 The order is what makes a blob durable: write, sync the file, link it to its name, sync the folder
 that holds the name. Left out, the first sync loses bytes behind a good name when power is lost, the
 second the name itself (measured on ext4). A sync that fails is never repeated: the kernel may have
-dropped the pages, and the next one would succeed with the bytes lost.
+dropped the pages, and the next one would succeed with the bytes lost. So a writer ends with its
+first failure, and with its commit: the blob's name leads to the very file that was written.
 """
 
 import errno
@@ -46,8 +47,8 @@ class FolderBlobStore:
         self._root = root.absolute()
         self._reserve = reserve
         self._blobs = self._root / "sha256"
-        self._blobs.mkdir(parents=True, exist_ok=True)
-        _sync(self._root)
+        _make(self._blobs)
+        self._durable = self._sync_folders()
         self._incoming = ClaimedFolder(self._root, ".incoming-")
 
     def size(self, digest: Digest) -> int | None:
@@ -61,7 +62,7 @@ class FolderBlobStore:
         """Begin a new blob.
 
         Raises:
-            OutOfSpaceError: the disk cannot hold ``size`` bytes beside its reserve.
+            OutOfSpaceError: the disk cannot hold ``size`` bytes beside its reserve, or is full.
         """
         free = shutil.disk_usage(self._root).free
         if (size or 0) + self._reserve > free:
@@ -70,7 +71,7 @@ class FolderBlobStore:
                 f"{free:,} free bytes of {self._root}; remove checkpoints, or lower the reserve"
             )
         return FolderWriter(
-            self._incoming.path / uuid4().hex, self._place, size=size, expected=expected
+            self._incoming.path / uuid4().hex, self._publish, size=size, expected=expected
         )
 
     def open(self, digest: Digest) -> "FolderReader":
@@ -79,7 +80,10 @@ class FolderBlobStore:
         Raises:
             MissingError: there is no such blob.
         """
-        return FolderReader(self._existing(digest))
+        try:
+            return FolderReader(self._place(digest))
+        except FileNotFoundError as error:
+            raise MissingError(_missing(digest)) from error
 
     def path(self, digest: Digest) -> Path:
         """Return where the blob lies.
@@ -87,7 +91,10 @@ class FolderBlobStore:
         Raises:
             MissingError: there is no such blob.
         """
-        return self._existing(digest)
+        place = self._place(digest)
+        if not place.is_file():
+            raise MissingError(_missing(digest))
+        return place
 
     def delete(self, digest: Digest) -> None:
         """Remove a blob; nothing happens where there is none."""
@@ -107,26 +114,48 @@ class FolderBlobStore:
     def _place(self, digest: Digest) -> Path:
         return self._blobs / digest.hex[:2] / digest.hex
 
-    def _existing(self, digest: Digest) -> Path:
+    def _publish(self, partial: Path, digest: Digest) -> None:
+        """Give a synced file its name, durably."""
         place = self._place(digest)
-        if not place.is_file():
-            raise MissingError(f"there is no blob {digest}; it was never uploaded, or removed")
-        return place
+        if place.parent not in self._durable:
+            place.parent.mkdir(exist_ok=True)
+            _sync(self._blobs)
+            # Only now: until it is synced, another writer must not rely on the folder being there.
+            self._durable.add(place.parent)
+        with suppress(FileExistsError):  # another upload of the same bytes was faster
+            place.hardlink_to(partial)
+        _sync(place.parent)
+
+    def _sync_folders(self) -> set[Path]:
+        """Make durable the names that a killed process had given and not synced yet."""
+        folders = {folder for folder in self._blobs.iterdir() if folder.is_dir()}
+        for folder in (*folders, self._blobs):
+            _sync(folder)
+        return folders
 
 
 class FolderWriter:
-    """A blob on its way in."""
+    """A blob on its way in; over with its commit or its first failure."""
 
-    def __init__(self, partial: Path, place: Callable[[Digest], Path], *, size: int | None,
-                 expected: Digest | None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        partial: Path,
+        publish: Callable[[Path, Digest], None],
+        *,
+        size: int | None,
+        expected: Digest | None,
+    ) -> None:
         self._partial = partial
-        self._place = place
+        self._publish = publish
         self._size = size
         self._expected = expected
         self._hash = hashlib.sha256()
         self.received = 0
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        self._descriptor: int | None = os.open(partial, flags, 0o600)
+        try:
+            self._descriptor: int | None = os.open(partial, flags, 0o600)
+        except OSError as error:
+            raise self._said(error) from error
 
     def __enter__(self) -> "FolderWriter":
         return self
@@ -137,10 +166,7 @@ class FolderWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-        self._partial.unlink(missing_ok=True)
+        self._end()
 
     def write(self, view: bytes | bytearray | memoryview) -> None:
         """Take the next bytes.
@@ -148,16 +174,20 @@ class FolderWriter:
         Raises:
             TooLargeError: more came than were announced.
             OutOfSpaceError: the disk is full.
+            ValueError: the writer is over.
         """
-        rest = memoryview(view)
+        descriptor = self._open()
+        rest = memoryview(view).cast("B")
         if self._size is not None and self.received + len(rest) > self._size:
+            self._end()
             raise TooLargeError(f"more came than the {self._size:,} bytes that were announced")
         self._hash.update(rest)
         self.received += len(rest)
         try:
             while rest:
-                rest = rest[os.write(self._open(), rest) :]
+                rest = rest[os.write(descriptor, rest) :]
         except OSError as error:
+            self._end()
             raise self._said(error) from error
 
     def commit(self) -> Digest:
@@ -167,7 +197,20 @@ class FolderWriter:
             DigestMismatchError: the bytes are not those that were announced.
             TruncatedFileError: fewer came than were announced.
             OutOfSpaceError: the disk is full.
+            ValueError: the writer is over.
         """
+        descriptor = self._open()
+        try:
+            digest = self._checked()
+            os.fsync(descriptor)
+            self._publish(self._partial, digest)
+        except OSError as error:
+            raise self._said(error) from error
+        finally:
+            self._end()
+        return digest
+
+    def _checked(self) -> Digest:
         if self._size is not None and self.received < self._size:
             raise TruncatedFileError(
                 f"{self.received:,} of {self._size:,} announced bytes came; send them again"
@@ -178,25 +221,19 @@ class FolderWriter:
                 f"the bytes are {digest}, announced was {self._expected}; they were damaged on "
                 "the way, or named wrongly"
             )
-        try:
-            os.fsync(self._open())
-            self._publish(self._place(digest))
-        except OSError as error:
-            raise self._said(error) from error
         return digest
-
-    def _publish(self, place: Path) -> None:
-        if not place.parent.is_dir():
-            place.parent.mkdir(exist_ok=True)
-            _sync(place.parent.parent)
-        with suppress(FileExistsError):  # another upload of the same bytes was faster
-            place.hardlink_to(self._partial)
-        _sync(place.parent)
 
     def _open(self) -> int:
         if self._descriptor is None:
-            raise ValueError("the writer is closed")
+            raise ValueError("the writer is over: committed, failed or left")
         return self._descriptor
+
+    def _end(self) -> None:
+        """Close and remove the partial file; a name it was given meanwhile stays."""
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            os.close(descriptor)
+            self._partial.unlink(missing_ok=True)
 
     def _said(self, error: OSError) -> Exception:
         if error.errno in _FULL:
@@ -227,7 +264,25 @@ class FolderReader:
 
     def read(self, offset: int, length: int) -> bytes:
         """Return up to ``length`` bytes from ``offset``; fewer only at the end."""
-        return os.pread(self._descriptor, length, offset)
+        blocks: list[bytes] = []
+        # The kernel gives at most 2 GiB at once.
+        while length and (block := os.pread(self._descriptor, length, offset)):
+            blocks.append(block)
+            offset += len(block)
+            length -= len(block)
+        return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+
+
+def _make(folder: Path) -> None:
+    """Make a folder durably, with the parents that it lacks."""
+    if not folder.is_dir():
+        _make(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync(folder.parent)
+
+
+def _missing(digest: Digest) -> str:
+    return f"there is no blob {digest}; it was never uploaded, or removed"
 
 
 def _sync(folder: Path) -> None:

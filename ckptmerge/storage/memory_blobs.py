@@ -34,8 +34,10 @@ class MemoryBlobStore:
         Raises:
             MissingError: there is no such blob.
         """
-        self.path(digest)
-        return MemoryReader(self._blobs[digest])
+        content = self._blobs.get(digest)
+        if content is None:
+            raise MissingError(_missing(digest))
+        return MemoryReader(content)
 
     def path(self, digest: Digest) -> None:
         """Say that nobody else can read it.
@@ -44,7 +46,7 @@ class MemoryBlobStore:
             MissingError: there is no such blob.
         """
         if digest not in self._blobs:
-            raise MissingError(f"there is no blob {digest}; it was never uploaded, or removed")
+            raise MissingError(_missing(digest))
 
     def delete(self, digest: Digest) -> None:
         """Remove a blob; nothing happens where there is none."""
@@ -56,7 +58,7 @@ class MemoryBlobStore:
 
 
 class MemoryWriter:
-    """A blob on its way in."""
+    """A blob on its way in; over with its commit or its first failure."""
 
     def __init__(
         self, blobs: dict[Digest, bytes], *, size: int | None, expected: Digest | None
@@ -65,6 +67,8 @@ class MemoryWriter:
         self._size = size
         self._expected = expected
         self._content = bytearray()
+        self._over = False
+        self.received = 0
 
     def __enter__(self) -> "MemoryWriter":
         return self
@@ -75,22 +79,22 @@ class MemoryWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._content = bytearray()
-
-    @property
-    def received(self) -> int:
-        """Bytes taken so far."""
-        return len(self._content)
+        self._end()
 
     def write(self, view: bytes | bytearray | memoryview) -> None:
         """Take the next bytes.
 
         Raises:
             TooLargeError: more came than were announced.
+            ValueError: the writer is over.
         """
-        if self._size is not None and self.received + len(view) > self._size:
+        self._require_open()
+        given = memoryview(view).cast("B")
+        if self._size is not None and self.received + len(given) > self._size:
+            self._end()
             raise TooLargeError(f"more came than the {self._size:,} bytes that were announced")
-        self._content += view
+        self._content += given
+        self.received += len(given)
 
     def commit(self) -> Digest:
         """Make the blob visible; return its digest.
@@ -98,16 +102,37 @@ class MemoryWriter:
         Raises:
             DigestMismatchError: the bytes are not those that were announced.
             TruncatedFileError: fewer came than were announced.
+            ValueError: the writer is over.
         """
+        self._require_open()
+        try:
+            content = bytes(self._content)
+            digest = self._checked(content)
+        finally:
+            self._end()
+        self._blobs[digest] = content
+        return digest
+
+    def _checked(self, content: bytes) -> Digest:
         if self._size is not None and self.received < self._size:
             raise TruncatedFileError(
                 f"{self.received:,} of {self._size:,} announced bytes came; send them again"
             )
-        digest = Digest.of_bytes(bytes(self._content))
+        digest = Digest.of_bytes(content)
         if self._expected not in {None, digest}:
-            raise DigestMismatchError(f"the bytes are {digest}, announced was {self._expected}")
-        self._blobs[digest] = bytes(self._content)
+            raise DigestMismatchError(
+                f"the bytes are {digest}, announced was {self._expected}; they were damaged on "
+                "the way, or named wrongly"
+            )
         return digest
+
+    def _require_open(self) -> None:
+        if self._over:
+            raise ValueError("the writer is over: committed, failed or left")
+
+    def _end(self) -> None:
+        self._over = True
+        self._content = bytearray()
 
 
 @dataclass(frozen=True)
@@ -135,3 +160,7 @@ class MemoryReader:
     def read(self, offset: int, length: int) -> bytes:
         """Return up to ``length`` bytes from ``offset``; fewer only at the end."""
         return self.content[offset : offset + length]
+
+
+def _missing(digest: Digest) -> str:
+    return f"there is no blob {digest}; it was never uploaded, or removed"

@@ -1,7 +1,9 @@
 """The client against a real HTTP server, over connections that break."""
 
+import fcntl
 import json
 import random
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -114,13 +116,16 @@ def test_parts_of_something_else_are_found_out_and_removed(
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("content", [CONTENT[:-1] + b"?", CONTENT + b"?"], ids=["other", "more"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(CONTENT[:-1] + b"?", "not the promised"), (CONTENT + b"?", "more than the 3,000,000 bytes")],
+)
 def test_wrong_bytes_leave_nothing(
-    service: Service, session: Session, tmp_path: Path, content: bytes
+    service: Service, session: Session, tmp_path: Path, content: bytes, said: str
 ) -> None:
     href = service.add(CONTENT)
     service.wrong[str(DIGEST)] = content
-    with pytest.raises(DigestMismatchError):
+    with pytest.raises(DigestMismatchError, match=said):
         download(session, href, tmp_path / "file", size=len(CONTENT), digest=DIGEST)
     assert list(tmp_path.iterdir()) == []
 
@@ -159,6 +164,23 @@ def test_of_several_who_want_a_file_one_fetches_it(
         for one in waiting:
             one.result()
     assert service.gets == [None]
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_who_waits_for_a_part_that_is_then_removed_begins_anew(
+    service: Service, session: Session, tmp_path: Path
+) -> None:
+    href = service.add(CONTENT)
+    part = tmp_path / "file.part"
+    with part.open("wb") as held, ThreadPoolExecutor(1) as reader:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        waiting = reader.submit(
+            download, session, href, tmp_path / "file", size=len(CONTENT), digest=DIGEST
+        )
+        time.sleep(0.1)
+        part.unlink()
+        fcntl.flock(held, fcntl.LOCK_UN)
+        waiting.result(10)
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
