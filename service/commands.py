@@ -25,6 +25,10 @@ def serve(
     source_root: Annotated[
         list[Path] | None, typer.Option(help="Folder beneath which sources may be read.")
     ] = None,
+    watch: Annotated[
+        list[Path] | None, typer.Option(help="Folder whose settling checkpoints are registered.")
+    ] = None,
+    run: Annotated[str | None, typer.Option(help="Run that watched checkpoints belong to.")] = None,
     ready_file: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Take checkpoints, find and certify the best merge of them, and serve it."""
@@ -36,6 +40,7 @@ def serve(
     given = {
         "data": data, "host": host, "port": port, "workers": workers, "held_out": held_out,
         "source_roots": tuple(source_root) if source_root else None,
+        "watch": tuple(watch) if watch else None, "run": run,
     }  # fmt: skip
     try:
         settings = load_settings(environ=os.environ, config=config, given=given)

@@ -114,9 +114,9 @@ def _optimize(run: _Run, merged: Path, *, seed: int) -> tuple[Best, Path | None]
 
 def _say_worth(run: _Run, best: Best) -> None:
     from ckptmerge.domain.observation import Split
+    from ckptmerge.formats.step import step_and_tokens
     from ckptmerge.scaling.worth import worth_in_steps
     from ckptmerge.workflow.evaluate import evaluate
-    from ckptmerge.workflow.register import step_and_tokens
 
     late = run.checkpoints[len(run.checkpoints) // 2 - 1 :]  # all that the slope is read from
     steps = [step_and_tokens(folder)[0] or 0 for folder in late]

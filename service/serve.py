@@ -1,10 +1,13 @@
 """The service with its proposer and its workers, from its start to its end."""
 
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 
 from ckptmerge.evaluation.documents import load_held_out
 from ckptmerge.storage.blobs import BlobStore
@@ -20,6 +23,7 @@ from service.routes.runs import DEFAULT_SET
 from service.server import serve_app
 from service.settings import ConfigurationError, Settings
 from service.sources import copy_file
+from service.watcher import keep_watching
 
 _WORKER = "from ckptmerge.cli.main import main; main()"
 
@@ -38,12 +42,18 @@ def run_service(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
     with DataFolder(settings.data), _stores(settings) as (store, blobs), _Workers() as workers:
         if settings.held_out is not None:
             take_default_set(store, blobs, settings.held_out)
+        stopped = Event()
         with ProposerProcess() as proposer:
             app = create_app(settings, store=store, blob_store=blobs, propose=proposer.propose)
+
+            def drain() -> None:
+                stopped.set()
+                app.state.service.drain()
 
             def ready(port: int) -> None:
                 url = f"http://{settings.host}:{port}"
                 workers.start(settings.workers, url)
+                _watch(settings, url, stopped)
                 on_ready(url)
 
             serve_app(
@@ -51,12 +61,36 @@ def run_service(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
                 host=settings.host,
                 port=settings.port,
                 on_ready=ready,
-                on_drain=app.state.service.drain,
+                on_drain=drain,
                 behind_proxy=settings.behind_proxy,
                 tls=(settings.tls_certificate, settings.tls_key)
                 if settings.tls_certificate is not None and settings.tls_key is not None
                 else None,
             )
+
+
+def _watch(settings: Settings, url: str, stopped: Event) -> None:
+    """Start a thread for every watched folder; it reaches the service as anybody else would."""
+    for folder in settings.watch:
+        Thread(
+            target=keep_watching,
+            args=(folder,),
+            kwargs={
+                "run": settings.run or run_name(folder),
+                "url": url,
+                "token": settings.token,
+                "clock": time.monotonic,
+                "stop": stopped,
+            },
+            name="ckptmerge-watch",
+            daemon=True,
+        ).start()
+
+
+def run_name(folder: Path) -> str:
+    """Name a run after the folder that its checkpoints settle in."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", folder.resolve().name.lower()).strip("-._")
+    return name[:96] or "run"
 
 
 @contextmanager

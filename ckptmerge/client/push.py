@@ -1,7 +1,5 @@
 """A checkpoint on its way to a service: its files, its step, and what is posted about it."""
 
-import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -15,15 +13,11 @@ from ckptmerge.client.partial_file import OnBytes
 from ckptmerge.client.session import Session
 from ckptmerge.errors import CheckpointFormatError, InvalidInputError
 from ckptmerge.formats.manifest import WEIGHTS, find_layout
+from ckptmerge.formats.step import TRAINER_STATE, step_and_tokens
 from ckptmerge.wire.checkpoints import CheckpointResource, NewCheckpoint
-
-TRAINER_STATE = "trainer_state.json"
-"""Where a trainer says which step a folder is of."""
 
 _VERIFYING = 900.0
 """Seconds for a service to read every byte of a checkpoint before it answers."""
-
-_LAST_INTEGER = re.compile(r"(\d+)(?!.*\d)")
 
 Attempt = Literal["next"]
 """Opens a new attempt of the run at this step: it was rolled back and continues from here."""
@@ -119,21 +113,3 @@ def _told_by(path: Path, *, required: bool) -> tuple[int | None, int | None]:
         if required:
             raise
         return None, None
-
-
-def step_and_tokens(path: Path) -> tuple[int | None, int | None]:
-    """Find a checkpoint's step and tokens: trainer_state.json first, else the name's last integer.
-
-    Raises:
-        CheckpointFormatError: trainer_state.json is not what a trainer writes.
-    """
-    state = path / TRAINER_STATE
-    if not state.is_file():
-        match = _LAST_INTEGER.search(path.name if path.is_dir() else path.stem)
-        return int(match.group(1)) if match else None, None
-    try:
-        content = json.loads(state.read_text("utf-8"))
-        tokens = content.get("num_input_tokens_seen")
-        return int(content["global_step"]), int(tokens) if tokens else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointFormatError(f"{state} has no readable global_step: {error}") from error

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ckptmerge.client.push import TRAINER_STATE, checkpoint_files, stamp
+from ckptmerge.client.push import checkpoint_files, stamp
 from ckptmerge.errors import InvalidInputError
+from ckptmerge.formats.step import TRAINER_STATE
 
 _LINKED = ".safetensors"
 """Only weights are worth a link: a copy of anything else is cheap, and safe from overwriting."""

@@ -8,7 +8,8 @@ import torch
 from ckptmerge.domain.checkpoint import MERGEABLE, require_one_model
 from ckptmerge.formats.detect import open_checkpoint
 from ckptmerge.formats.manifest import read_manifest
-from ckptmerge.workflow.register import missing_side_files, step_and_tokens
+from ckptmerge.formats.step import step_and_tokens
+from ckptmerge.workflow.register import missing_side_files
 
 
 def summary(path: Path) -> dict[str, object]:

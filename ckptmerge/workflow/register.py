@@ -1,20 +1,17 @@
 """1. A checkpoint arrives: read every byte of it once, and know what it is."""
 
-import json
-import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 
 from ckptmerge.domain.checkpoint import Checkpoint
-from ckptmerge.errors import CheckpointFormatError, InvalidInputError
+from ckptmerge.errors import InvalidInputError
 from ckptmerge.formats.manifest import read_manifest
+from ckptmerge.formats.step import step_and_tokens
 
 _AT_ONCE = 2
 """Checkpoints read at the same time: one digest does not keep a disk busy, two mostly do."""
-
-_LAST_INTEGER = re.compile(r"(\d+)(?!.*\d)")
 
 
 def register(
@@ -112,22 +109,3 @@ def missing_side_files(path: Path) -> tuple[str, ...]:
     return tuple(
         what for what, names in needed.items() if not any((folder / n).is_file() for n in names)
     )
-
-
-def step_and_tokens(path: Path) -> tuple[int | None, int | None]:
-    """Find a checkpoint's step and tokens: trainer_state.json first, else the path's last integer.
-
-    Raises:
-        CheckpointFormatError: trainer_state.json is not what a trainer writes.
-    """
-    state = path / "trainer_state.json"
-    if state.is_file():
-        try:
-            content = json.loads(state.read_text("utf-8"))
-            tokens = content.get("num_input_tokens_seen")
-            return int(content["global_step"]), int(tokens) if tokens else None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointFormatError(f"{state} has no readable global_step: {error}") from error
-    name = path.name if path.is_dir() else path.stem
-    match = _LAST_INTEGER.search(name)
-    return (int(match.group(1)) if match else None), None

@@ -42,6 +42,9 @@ def lease_task(
 ) -> TaskRecord | None:
     """Give the worker the task that has waited longest, or None while there is none.
 
+    A worker does one thing at a time: one that holds a task and asks for another has not heard the
+    answer that gave it this one, and gets it again.
+
     Args:
         unit: Where tasks live.
         worker: Who asks.
@@ -50,6 +53,9 @@ def lease_task(
         ttl: Seconds a lease lasts.
         resident: Study whose checkpoints the worker has in memory; its tasks go first.
     """
+    for held in unit.find(TaskRecord, state=TaskState.LEASED):
+        if held.task.worker == worker:
+            return save(unit, held, held.task.renew(held.task.fence, now=clock, ttl=ttl))
     waiting = [r for r in unit.find(TaskRecord, state=TaskState.QUEUED) if r.kind in kinds]
     if not waiting:
         return None

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import save_file
 
 from ckptmerge.errors import CheckpointFormatError, InvalidInputError, NonFiniteTensorError
+from ckptmerge.formats.step import step_and_tokens
 from ckptmerge.workflow.register import (
     missing_side_files,
     register,
     register_in_order,
-    step_and_tokens,
 )
 
 
