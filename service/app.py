@@ -17,6 +17,7 @@ from ckptmerge.workflow.conduct import Conductor
 from ckptmerge.workflow.desk import Desk
 from service import docs
 from service.conducting import Conducting
+from service.dashboard import page
 from service.dependencies import State
 from service.middleware import guard
 from service.problems import answer_with_problems
@@ -65,6 +66,7 @@ def create_app(
     metrics = Metrics()
     for module in (runs, checkpoints, artifacts, held_out, studies, leases, blobs, events):
         app.include_router(module.router)
+    app.include_router(page.router)
     app.include_router(health_router(lambda: _checks(state, conducting), metrics))
     answer_with_problems(app)
     docs.document(app, token_required=settings.token is not None)

@@ -13,8 +13,9 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from uuid import uuid4
 
@@ -49,6 +50,7 @@ class FolderBlobStore:
         self._blobs = self._root / "sha256"
         _make(self._blobs)
         self._durable = self._sync_folders()
+        self._naming = Lock()
         self._incoming = ClaimedFolder(self._root, ".incoming-")
 
     def size(self, digest: Digest) -> int | None:
@@ -122,9 +124,13 @@ class FolderBlobStore:
             _sync(self._blobs)
             # Only now: until it is synced, another writer must not rely on the folder being there.
             self._durable.add(place.parent)
-        with suppress(FileExistsError):  # another upload of the same bytes was faster
-            place.hardlink_to(partial)
-        _sync(place.parent)
+        # One at a time: a name that is taken back must not be one that another upload relies on.
+        with self._naming, ExitStack() as undo:
+            with suppress(FileExistsError):  # another upload of the same bytes was faster
+                place.hardlink_to(partial)
+                undo.callback(_try_to_remove, place)
+            _sync(place.parent)
+            undo.pop_all()
 
     def _sync_folders(self) -> set[Path]:
         """Make durable the names that a killed process had given and not synced yet."""
@@ -279,6 +285,12 @@ def _make(folder: Path) -> None:
         _make(folder.parent)
         folder.mkdir(exist_ok=True)
         _sync(folder.parent)
+
+
+def _try_to_remove(place: Path) -> None:
+    """Take back a name that may not last; on a disk that fails this can fail as well."""
+    with suppress(OSError):
+        place.unlink()
 
 
 def _missing(digest: Digest) -> str:

@@ -19,7 +19,6 @@ InPath = Annotated[
     str, Path(pattern="^[0-9a-f]{64}$", description="SHA-256 in lower-case hexadecimal.")
 ]
 
-
 _BODY = {
     "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 }

@@ -17,9 +17,12 @@ COMMAND = [sys.executable, "-c", "from ckptmerge.cli.main import main; main()"]
 class RunningService:
     """`ckptmerge serve` on a data folder; can be killed and started again."""
 
-    def __init__(self, folder: Path, held_out: Path, *, workers: int = 1) -> None:
+    def __init__(
+        self, folder: Path, held_out: Path, *, workers: int = 1, watch: Path | None = None
+    ) -> None:
         self.folder = folder
         self._held_out = held_out
+        self._watch = [] if watch is None else ["--watch", watch]
         self._workers = workers
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
@@ -41,7 +44,7 @@ class RunningService:
             [
                 *COMMAND, "serve", "--data", self.folder / "data", "--port", str(self._port),
                 "--held-out", self._held_out, "--workers", str(self._workers),
-                "--ready-file", ready,
+                "--ready-file", ready, *self._watch,
             ],
             stdout=log, stderr=log, start_new_session=True,
             env={**os.environ, "CKPTMERGE_LEASE_TTL": "6", "CKPTMERGE_RESERVE": "0"},

@@ -1,6 +1,7 @@
 """The service, with real processes, over real HTTP, on a really trained run."""
 
 import random
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -148,6 +149,27 @@ def test_a_source_is_read_only_where_that_is_allowed(client, trained_run) -> Non
     assert refused.value.status == 403
 
 
+def test_the_page_shows_what_is_best_and_treats_names_as_text(client) -> None:
+    text = client._session._client.get("/").text
+    assert "a certified merge" in text
+    assert "winner beats newest" in text
+    assert "<script" not in text
+
+
+def test_the_document_of_the_interface_is_complete(client) -> None:
+    api = client._session.json("GET", "/openapi.json")
+    operations = [
+        operation
+        for path in api["paths"].values()
+        for method, operation in path.items()
+        if method in {"get", "put", "post", "patch", "delete"}
+    ]
+    names = [operation["operationId"] for operation in operations]
+    assert len(set(names)) == len(names) > 20
+    assert all(operation.get("summary") for operation in operations)
+    assert client._session._client.get("/docs").status_code == 200
+
+
 def test_what_is_not_there_is_said_to_be_missing(client) -> None:
     for path in ("/v1/runs/none", "/v1/runs/none/best", "/v1/studies/s_none", "/v1/nothing"):
         with pytest.raises(ServiceError) as missing:
@@ -192,6 +214,22 @@ def assert_same(best: Best, local: Best) -> None:
     assert abs(best.score.mean - local.score.mean) < 0.002
     assert best.certificate is not None
     assert best.certificate.test == 1, "a repeated test would have spent alpha twice"
+
+
+def test_what_settles_in_a_watched_folder_is_registered(trained_run, tmp_path: Path) -> None:
+    root = tmp_path / "My Run"
+    root.mkdir()
+    with RunningService(tmp_path, trained_run.held_out, workers=0, watch=root) as service:
+        half = root / "step-1"
+        half.mkdir()
+        content = (trained_run.checkpoints[0] / "model.safetensors").read_bytes()
+        (half / "model.safetensors").write_bytes(content[:1000])
+        shutil.copytree(trained_run.checkpoints[-1], root / "step-300")
+        with Client(service.url) as client:
+            wait_for(lambda: [run.checkpoints for run in client.runs()] == [1], 60, service.log)
+            assert [run.name for run in client.runs()] == ["my-run"]
+            best = client.best("my-run").answer
+            assert (best.kind, best.step, best.promoted) == ("checkpoint", 300, False)
 
 
 def test_it_ends_when_asked_and_leaves_nothing_running(trained_run, tmp_path: Path) -> None:

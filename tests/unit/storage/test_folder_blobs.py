@@ -226,11 +226,21 @@ def with_two_writes(store: FolderBlobStore) -> None:
         writer.commit()
 
 
-def test_bytes_that_could_not_be_synced_get_no_name(store, fail):
-    fail("fsync", errno.EIO, 0)
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_what_could_not_be_synced_has_no_name(store, fail, after):
+    """Neither bytes, nor folder, nor name: who asks again must not be told that it is there."""
+    fail("fsync", errno.EIO, after)
     with pytest.raises(OSError, match="Input/output error"):
         store_content(store)
     assert store.size(DIGEST) is None
+
+
+def test_the_name_that_an_earlier_upload_gave_is_not_taken_back(store, fail):
+    store_content(store)
+    fail("fsync", errno.EIO, 1)
+    with pytest.raises(OSError, match="Input/output error"):
+        store_content(store)
+    assert read(store, DIGEST) == CONTENT
 
 
 def test_a_sync_that_failed_is_not_tried_again(store, fail):
@@ -288,7 +298,7 @@ def test_what_does_not_fit_beside_the_reserve_is_refused_before_a_byte(tmp_path,
     store = FolderBlobStore(tmp_path, reserve=400)
     with store.writer(size=600), store.writer():
         pass
-    with pytest.raises(OutOfSpaceError, match="601 bytes and the reserve of 400 .* 1,000 free"):
+    with pytest.raises(OutOfSpaceError, match=r"601 bytes and the reserve of 400 .* 1,000 free"):
         store.writer(size=601)
     assert list(store._incoming.path.iterdir()) == []
     store.close()
