@@ -17,9 +17,14 @@ router = APIRouter(prefix="/v1/artifacts", tags=["artifacts"])
 MISSING: Responses = {404: {**PROBLEM, "description": "There is no such artifact or file."}}
 
 
-@router.api_route(
+@router.head(
     "/{artifact}/files/{name}",
-    methods=["GET", "HEAD"],
+    operation_id="head_artifact_file",
+    response_class=Response,
+    responses=MISSING,
+)
+@router.get(
+    "/{artifact}/files/{name}",
     operation_id="get_artifact_file",
     response_class=Response,
     responses=MISSING,

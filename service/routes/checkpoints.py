@@ -202,9 +202,14 @@ async def get_checkpoint(run: InPath, step: int, service: Service) -> Checkpoint
     return await service.read(look)
 
 
-@router.api_route(
+@router.head(
     "/checkpoints/{checkpoint}/files/{name}",
-    methods=["GET", "HEAD"],
+    operation_id="head_checkpoint_file",
+    response_class=Response,
+    responses={404: {**PROBLEM, "description": "There is no such checkpoint or file."}},
+)
+@router.get(
+    "/checkpoints/{checkpoint}/files/{name}",
     operation_id="get_checkpoint_file",
     response_class=Response,
     responses={404: {**PROBLEM, "description": "There is no such checkpoint or file."}},

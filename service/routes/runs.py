@@ -159,9 +159,15 @@ async def get_best(run: InPath, service: Service) -> Best:
     return await service.read(lambda snapshot: _best(snapshot, run))
 
 
-@router.api_route(
+@router.head(
     "/{run}/best/files/{name}",
-    methods=["GET", "HEAD"],
+    operation_id="head_best_file",
+    status_code=307,
+    response_class=RedirectResponse,
+    responses={404: {**PROBLEM, "description": "There is no such run or file."}},
+)
+@router.get(
+    "/{run}/best/files/{name}",
     operation_id="get_best_file",
     status_code=307,
     response_class=RedirectResponse,

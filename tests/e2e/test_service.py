@@ -162,7 +162,7 @@ def test_the_document_of_the_interface_is_complete(client) -> None:
         operation
         for path in api["paths"].values()
         for method, operation in path.items()
-        if method in {"get", "put", "post", "patch", "delete"}
+        if method in {"get", "head", "put", "post", "patch", "delete"}
     ]
     names = [operation["operationId"] for operation in operations]
     assert len(set(names)) == len(names) > 20
