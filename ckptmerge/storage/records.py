@@ -76,7 +76,7 @@ class RunRecord:
     files: tuple[FileEntry, ...] = ()
     """Side files for checkpoints that bring none."""
     best: str | None = None
-    """Id of the promoted artifact; None means the newest checkpoint."""
+    """Id of the promoted merge or checkpoint; None means the newest checkpoint."""
     promotion: str | None = None
     """Id of the study whose decision made it best; None where it was pinned by hand."""
     pinned: str | None = None
@@ -112,7 +112,7 @@ class Verdict:
     """What a study came to: every test, and what the audit says."""
 
     best: str | None
-    """Id of the promoted artifact; None leaves the best as it was."""
+    """Id of the promoted merge or checkpoint; None leaves the best as it was."""
     weights: MergeWeights | None
     reason: str
     certificates: tuple[Certificate, ...] = ()

@@ -98,8 +98,10 @@ def trial_resources(stored: StoredStudy) -> list[TrialResource]:
 
 def best_of(snapshot: Snapshot, record: RunRecord) -> wire.Best | None:
     """Answer "what are the best weights of this run"; None while there are none at all."""
-    if record.best is not None:
+    if record.best is not None and record.best.startswith("a_"):
         return _promoted(snapshot, record, record.best)
+    if record.best is not None:
+        return _overtaken(snapshot, record, record.best)
     found = snapshot.find(CheckpointRecord, run=record.name, newest_first=True)
     usable = [c for c in found if c.attempt == record.attempt and not c.missing]
     if not usable:
@@ -122,6 +124,24 @@ def best_of(snapshot: Snapshot, record: RunRecord) -> wire.Best | None:
         newest=newest,
         study=study if covers else None,
         weighed=[(newest, 1.0)],
+    )
+
+
+def _overtaken(snapshot: Snapshot, record: RunRecord, key: str) -> wire.Best:
+    """Answer with the checkpoint that was shown better than the merge before it."""
+    checkpoint = require(snapshot, CheckpointRecord, key, "checkpoint")
+    study = require(snapshot, StudyRecord, record.promotion or "", "study")
+    reason = study.verdict.reason if study.verdict is not None else ""
+    return _answer(
+        record,
+        kind="checkpoint",
+        manifest=checkpoint.manifest,
+        href=f"/v1/checkpoints/{checkpoint.id}/files",
+        reason=reason if record.pinned is None else f"pinned by hand: {record.pinned}",
+        newest=checkpoint,
+        study=study,
+        weighed=[(checkpoint, 1.0)],
+        promoted=True,
     )
 
 
@@ -155,13 +175,14 @@ def _answer(
     study: StudyRecord | None,
     weighed: list[tuple[CheckpointRecord, float]],
     artifact: str | None = None,
+    promoted: bool = False,
 ) -> wire.Best:
     verdict = None if study is None or study.verdict is None else _verdict(study.verdict)
     return wire.Best.model_validate(
         {
             "run": record.name,
             "kind": kind,
-            "promoted": artifact is not None,
+            "promoted": promoted or artifact is not None,
             "reason": reason,
             "artifact": artifact,
             "digest": str(manifest.digest),

@@ -1,15 +1,18 @@
 """From a frozen winner to a verdict: write, test, audit, and only then make it the run's best."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ckptmerge.domain.artifact import Artifact
+from ckptmerge.domain.baselines import NEWEST
+from ckptmerge.domain.certificate import Certificate
 from ckptmerge.domain.digest import Digest
 from ckptmerge.domain.observation import Split
 from ckptmerge.domain.recipe import Recipe
 from ckptmerge.domain.task import Order, TaskKind, TaskState
 from ckptmerge.domain.trial import Trial
+from ckptmerge.evaluation.certificate import certify
 from ckptmerge.evaluation.scores import DocumentScores
 from ckptmerge.storage.records import (
     AlphaRecord,
@@ -40,11 +43,45 @@ def conclude(desk: Desk, stored: StoredStudy) -> None:
         stored.study,
         held_out=stored.held_out.digest,
         materialise=lambda name, trial: _write(desk, stored, name, trial),
-        test_number=lambda artifact: _test(desk, stored, artifact),
+        test_number=lambda artifact: _test(desk, stored, artifact.digest),
         losses=lambda artifact: _losses(desk, stored, artifact),
         seed=stored.study.spec.seed,
     )
-    _promote(desk, stored, decision, _audit(desk, stored, decision))
+    stand_in = None if decision.best is not None else _newest_against_best(desk, stored)
+    _promote(desk, stored, decision, _audit(desk, stored, decision), stand_in)
+
+
+def _newest_against_best(desk: Desk, stored: StoredStudy) -> Certificate | None:
+    """Test whether training has overtaken the merge that is best so far; None while there is none.
+
+    Without this a run that no longer gains by merging would be stuck with an old merge for ever.
+    """
+    newest = stored.study.window.newest
+    best = _current_best(stored)
+    if best is None or best == newest.label:
+        return None
+    test = _test(desk, stored, newest.manifest.digest, against=(best,))
+    scores = desk.all(
+        {
+            name: lambda subject=subject: desk.files(stored, subject, Split.CERTIFY)
+            for name, subject in ((NEWEST, newest.label), (CURRENT, best))
+        }
+    )
+    return certify(
+        scores[NEWEST],
+        {CURRENT: scores[CURRENT]},
+        name=NEWEST,
+        objective=stored.study.spec.objective,
+        test=test,
+        held_out=stored.held_out.digest,
+        artifact=None,
+        seed=stored.study.spec.seed,
+    )
+
+
+def _current_best(stored: StoredStudy) -> str | None:
+    """Return the id of what was promoted last, while the run is judged on the same documents."""
+    return stored.run.best if stored.run.era == stored.record.era else None
 
 
 def _write(desk: Desk, stored: StoredStudy, name: str, trial: Trial) -> Artifact:
@@ -90,18 +127,22 @@ def _subjects(stored: StoredStudy) -> dict[str, str]:
     subjects = {
         name: parent_of(stored.study, trial).label for name, trial in rivals(stored.study).items()
     }
-    if stored.run.best is not None and stored.run.era == stored.record.era:
-        subjects[CURRENT] = stored.run.best
+    best = _current_best(stored)
+    if best is not None and best not in subjects.values():
+        subjects[CURRENT] = best
     return subjects
 
 
-def _test(desk: Desk, stored: StoredStudy, artifact: Artifact) -> int:
+def _test(
+    desk: Desk, stored: StoredStudy, subject: Digest, *, against: Sequence[str] | None = None
+) -> int:
     """Record that these bytes are tested, which spends alpha; the same test keeps its number."""
+    keys = tuple(_subjects(stored).values()) if against is None else against
     with desk.store.read() as snapshot:
-        against = tuple(sorted(_digest(snapshot, key) for key in _subjects(stored).values()))
+        rivals_tested = tuple(sorted(_digest(snapshot, key) for key in keys))
     with desk.store.write() as unit:
         for made in unit.find(AlphaRecord, run=stored.run.name, era=stored.record.era):
-            if (made.subject, made.rivals) == (artifact.digest, against):
+            if (made.subject, made.rivals) == (subject, rivals_tested):
                 return made.number
         run = require(unit, RunRecord, stored.run.name, "run")
         number, era = run.run.era.next_test()
@@ -112,8 +153,8 @@ def _test(desk: Desk, stored: StoredStudy, artifact: Artifact) -> int:
                 run=run.name,
                 era=stored.record.era,
                 number=number,
-                subject=artifact.digest,
-                rivals=against,
+                subject=subject,
+                rivals=rivals_tested,
                 created=desk.now(),
             )
         )
@@ -167,14 +208,24 @@ def _audit(desk: Desk, stored: StoredStudy, decision: Decision) -> Audit:
     )
 
 
-def _promote(desk: Desk, stored: StoredStudy, decision: Decision, report: Audit) -> None:
-    """Write the verdict and, where a merge was shown better, make it best: one transaction."""
+def _promote(
+    desk: Desk,
+    stored: StoredStudy,
+    decision: Decision,
+    report: Audit,
+    stand_in: Certificate | None,
+) -> None:
+    """Write the verdict and, where something was shown better, make it best: one transaction."""
     promoted = None if decision.artifact is None else _record_of(desk, stored, decision.artifact)
+    best, reason = None if promoted is None else promoted.id, decision.reason
+    if stand_in is not None and stand_in.passed:
+        best = stored.study.window.newest.label
+        reason = f"the newest checkpoint beats the merge that was best; {decision.reason}"
     verdict = Verdict(
-        best=None if promoted is None else promoted.id,
+        best=best,
         weights=None if decision.best is None else decision.best.weights,
-        reason=decision.reason,
-        certificates=decision.certificates,
+        reason=reason,
+        certificates=(*decision.certificates, *([stand_in] if stand_in is not None else [])),
         score=report.score,
         baselines=report.baselines,
         gains=report.gains,
@@ -187,9 +238,9 @@ def _promote(desk: Desk, stored: StoredStudy, decision: Decision, report: Audit)
         run = require(unit, RunRecord, stored.run.name, "run")
         if promoted is not None:
             unit.update(replace(promoted, promoted=True))
-            if run.pinned is None:
-                unit.update(replace(run, best=promoted.id, promotion=stored.record.id))
-        kind = "study-decided" if promoted is None else "best-promoted"
+        if best is not None and run.pinned is None:
+            unit.update(replace(run, best=best, promotion=stored.record.id))
+        kind = "study-decided" if best is None else "best-promoted"
         desk.emit(unit, stored, kind, artifact=verdict.best, reason=verdict.reason)
 
 

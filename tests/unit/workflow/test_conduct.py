@@ -327,6 +327,36 @@ def test_a_later_merge_must_also_beat_the_current_best(world: World) -> None:
     assert run.best == first.verdict.best
 
 
+def test_training_that_overtakes_an_old_merge_takes_its_place(world: World) -> None:
+    world.arrive(10)
+    world.arrive(20)
+    world.conclude()
+    calm = world.loss
+    old = world.all(ArtifactRecord)[0]
+
+    def later(weights: MergeWeights) -> float:
+        """Merging no longer helps, and the newest is far better than the old merge."""
+        return calm(weights) if weights == old.weights else 1.0 + (1 - weights.values[-1]) ** 2
+
+    world.loss = later
+    world.arrive(30)
+    world.arrive(40)
+    second = world.conclude()
+    assert second.verdict is not None
+    newest = world.all(CheckpointRecord)[-1]
+    assert second.verdict.best == newest.id
+    assert [c.subject for c in second.verdict.certificates] == ["newest"]
+    assert second.verdict.certificates[0].test == 2
+    world.arrive(50)
+    with world.store.read() as snapshot:
+        run = snapshot.get(RunRecord, "run")
+        assert run is not None
+        best = best_of(snapshot, run)
+    assert best is not None
+    assert (best.kind, best.step, best.promoted) == ("checkpoint", 40, True)
+    assert "beats the merge that was best" in best.reason
+
+
 def test_a_proposer_that_fails_ends_the_study_and_the_next_one_may_do_better(
     world: World,
 ) -> None:
