@@ -142,6 +142,26 @@ def test_a_checkpoint_without_a_configuration_waits_and_breaks_no_study(
         client.best("bare")
 
 
+def test_raw_bytes_of_one_file_take_the_rest_from_the_run(client, trained_run) -> None:
+    """One curl from a training script; the body is streamed and never held in memory."""
+    checkpoint, http = trained_run.checkpoints[-2], client._session._client
+    client._session.json("POST", "/v1/runs", {**RUN, "name": "raw"})
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        content = (checkpoint / name).read_bytes()
+        assert http.put(f"/v1/runs/raw/files/{name}", content=content).status_code == 200
+    raw = (checkpoint / "model.safetensors").read_bytes()
+    known = http.post(
+        "/v1/runs/raw/checkpoints?step=270&tokens=5",
+        content=raw,
+        headers={"Content-Type": "application/octet-stream"},
+    )
+    assert known.status_code == 201
+    assert (known.json()["state"], known.json()["tokens"]) == ("complete", 5)
+    best = client.best("raw").answer
+    assert (best.step, best.promoted) == (270, False)
+    assert http.head(best.files[0].href).status_code == 200
+
+
 def test_a_source_is_read_only_where_that_is_allowed(client, trained_run) -> None:
     body = {"step": 7, "source": str(trained_run.checkpoints[0])}
     with pytest.raises(ServiceError, match="--source-root") as refused:
