@@ -106,5 +106,14 @@ class Leases(RuleBasedStateMachine):
         assert self.task.fence <= MAX_ATTEMPTS
 
 
+@pytest.mark.parametrize("outcome", [OK, BROKEN])
+def test_an_outcome_may_be_handed_in_again_but_not_changed(outcome: Outcome) -> None:
+    task = Task(id="l", study="s", kind=TaskKind.EVALUATE, name="t", order=Order())
+    done = task.lease("w", now=0.0, ttl=TTL).finish(1, outcome)
+    assert done.finish(1, outcome) is done
+    with pytest.raises(OutcomeConflictError, match="it stands"):
+        done.finish(1, OTHER)
+
+
 TestLeases = Leases.TestCase
 TestLeases.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)

@@ -258,11 +258,14 @@ def test_workers_that_die_on_every_task_once_change_nothing(world: World) -> Non
 def test_a_task_that_nobody_can_do_ends_the_study_with_the_reason(world: World) -> None:
     world.arrive(10)
     world.arrive(20)
-    world.conductor.advance(world.studies()[0].id)
+    while world.conductor.advance(world.studies()[0].id):
+        pass
     for _ in range(3):
         record = world.lease()
         assert record is not None
+        assert record.baseline == "newest"
         world.finish(record, Outcome(status="failed", reason="out of memory"))
+    assert any(not record.task.over for record in world.all(TaskRecord))
     study = world.conclude()
     assert study.state is StudyState.REFUSED
     assert "out of memory" in (study.stopped or "")
@@ -414,6 +417,27 @@ def test_a_cancelled_study_goes_no_further(world: World) -> None:
         cancel_tasks(unit, study.id)
     assert not world.conductor.advance(study.id)
     assert {record.task.state for record in world.all(TaskRecord)} == {TaskState.CANCELLED}
+
+
+def test_a_study_that_is_cancelled_while_a_candidate_is_proposed_takes_none(world: World) -> None:
+    from dataclasses import replace
+
+    def slow(request: ProposalRequest) -> Proposal:
+        with world.store.write() as unit:
+            study = unit.find(StudyRecord)[-1]
+            unit.update(replace(study, state=StudyState.CANCELLED))
+        return propose(request)
+
+    world.proposer = slow
+    world.arrive(10)
+    world.arrive(20)
+    while world.studies()[0].state is StudyState.SEARCHING:
+        world.conductor.advance(world.studies()[0].id)
+        record = world.lease()
+        if record is not None:
+            world.finish(record, world.work(record.task))
+    assert world.studies()[0].state is StudyState.CANCELLED
+    assert all(record.baseline is not None for record in world.all(TaskRecord))
 
 
 def test_the_same_checkpoint_again_is_the_same_record(world: World) -> None:
