@@ -38,7 +38,7 @@ def create_app(
         blob_store: Its bytes.
         propose: Names candidates; called from one thread.
     """
-    state = State(settings=settings, store=store, blobs=blob_store, now=_now)
+    state = State(settings=settings, store=store, blobs=blob_store, now=wall_clock)
     conducting = _conducting(state, propose)
 
     @asynccontextmanager
@@ -95,5 +95,6 @@ def _checks(state: State, conducting: Conducting) -> Mapping[str, bool]:
     }
 
 
-def _now() -> float:
+def wall_clock() -> float:
+    """Return the seconds since 1970."""
     return time.time()  # noqa: TID251 - the shell supplies the time

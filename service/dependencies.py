@@ -35,7 +35,7 @@ class State:
     writer: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, "ckptmerge-write")
     )
-    """All changes of the store are made on this one thread."""
+    """Requests change the store one after the other here, and wait for nothing but each other."""
     readers: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(8, "ckptmerge-read")
     )
@@ -57,11 +57,7 @@ class State:
             with self.store.write() as unit:
                 return change(unit)
 
-        return await self.on_writer(whole)
-
-    async def on_writer(self, work: Callable[[], T]) -> T:
-        """Do work on the thread that alone changes the store."""
-        return await asyncio.get_running_loop().run_in_executor(self.writer, work)
+        return await asyncio.get_running_loop().run_in_executor(self.writer, whole)
 
     async def read(self, look: Callable[[Snapshot], T]) -> T:
         """Look at the records."""
@@ -89,7 +85,8 @@ class State:
     def live_workers(self) -> int:
         """Count the workers that were heard of within a lease's time."""
         horizon = self.clock() - self.settings.limits.lease_ttl
-        return sum(heard >= horizon for heard in self.workers.values())
+        self.workers = {name: heard for name, heard in self.workers.items() if heard >= horizon}
+        return len(self.workers)
 
 
 def _state(request: Request) -> State:

@@ -1,6 +1,5 @@
 """The service with its proposer and its workers, from its start to its end."""
 
-import re
 import subprocess
 import sys
 import time
@@ -9,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 
+import structlog
+
+from ckptmerge.domain.run import name_from
 from ckptmerge.evaluation.documents import load_held_out
 from ckptmerge.storage.blobs import BlobStore
 from ckptmerge.storage.folder import FolderBlobStore
@@ -16,7 +18,7 @@ from ckptmerge.storage.records import HeldOutRecord
 from ckptmerge.storage.sqlite import SqliteStore
 from ckptmerge.storage.store import Store
 from ckptmerge.workflow.proposer_process import ProposerProcess
-from service.app import create_app
+from service.app import create_app, wall_clock
 from service.data_folder import DataFolder
 from service.routes.held_out import FILE
 from service.routes.runs import DEFAULT_SET
@@ -26,6 +28,14 @@ from service.sources import copy_file
 from service.watcher import keep_watching
 
 _WORKER = "from ckptmerge.cli.main import main; main()"
+
+_PERIOD = 2.0
+"""Seconds between looks for workers that died."""
+
+_PATIENCE = 10.0
+"""Seconds that a worker has to end by itself."""
+
+_log = structlog.get_logger(__name__)
 
 
 def run_service(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
@@ -39,7 +49,7 @@ def run_service(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
         ConfigurationError: the data folder is in use, or the address cannot be listened on.
         HeldOutSetError: the default held-out set cannot judge a model.
     """
-    with DataFolder(settings.data), _stores(settings) as (store, blobs), _Workers() as workers:
+    with DataFolder(settings.data), _stores(settings) as (store, blobs), Workers() as workers:
         if settings.held_out is not None:
             take_default_set(store, blobs, settings.held_out)
         stopped = Event()
@@ -76,7 +86,7 @@ def _watch(settings: Settings, url: str, stopped: Event) -> None:
             target=keep_watching,
             args=(folder,),
             kwargs={
-                "run": settings.run or run_name(folder),
+                "run": settings.run or name_from(folder.resolve().name),
                 "url": url,
                 "token": settings.token,
                 "clock": time.monotonic,
@@ -85,12 +95,6 @@ def _watch(settings: Settings, url: str, stopped: Event) -> None:
             name="ckptmerge-watch",
             daemon=True,
         ).start()
-
-
-def run_name(folder: Path) -> str:
-    """Name a run after the folder that its checkpoints settle in."""
-    name = re.sub(r"[^a-z0-9._-]+", "-", folder.resolve().name.lower()).strip("-._")
-    return name[:96] or "run"
 
 
 @contextmanager
@@ -129,34 +133,56 @@ def take_default_set(store: Store, blobs: BlobStore, path: Path) -> None:
                     name=DEFAULT_SET,
                     digest=documents.digest,
                     file=file,
-                    created=path.stat().st_mtime,
+                    created=wall_clock(),
                 )
             )
 
 
-class _Workers:
-    """Worker processes that end with this one, whatever becomes of it."""
+class Workers:
+    """Worker processes: started anew when one dies, and ended with this process.
+
+    A worker that is killed loses its lease; without another one its task would wait for ever.
+    """
 
     def __init__(self) -> None:
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._command: list[str] = []
+        self._stopping = Event()
+        self._minder = Thread(target=self._mind, name="ckptmerge-workers", daemon=True)
 
-    def __enter__(self) -> "_Workers":
+    def __enter__(self) -> "Workers":
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        if self._minder.is_alive():
+            self._minder.join()
         for process in self._processes:
             process.terminate()
         for process in self._processes:
-            process.wait()
+            try:
+                process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
     def start(self, count: int, url: str) -> None:
         """Start so many; each watches the pipe to this process and ends when it closes."""
-        command = [sys.executable, "-c", _WORKER, "worker", "--url", url]
         # One thread for each of several: more would wait for each other.
         threads = ["--threads", "1"] if count > 1 else []
-        for _ in range(count):
-            self._processes.append(
-                subprocess.Popen(  # noqa: S603 - our own interpreter and command
-                    [*command, "--with-parent", *threads], stdin=subprocess.PIPE
-                )
-            )
+        self._command = [
+            sys.executable, "-c", _WORKER, "worker", "--url", url, "--with-parent", *threads,
+        ]  # fmt: skip
+        self._processes = [self._started() for _ in range(count)]
+        self._minder.start()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self._command, stdin=subprocess.PIPE)  # noqa: S603 - our own command
+
+    def _mind(self) -> None:
+        """Replace the dead, at most one generation a period: a worker that cannot start is slow."""
+        while not self._stopping.wait(_PERIOD):
+            for index, process in enumerate(self._processes):
+                if process.poll() is not None:
+                    _log.warning("a worker died; starting another", code=process.returncode)
+                    self._processes[index] = self._started()

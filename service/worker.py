@@ -4,6 +4,7 @@ It knows the service by its address alone, so it can run anywhere: beside the se
 are read in place, or on another machine, where they are fetched once and kept by digest.
 """
 
+import hashlib
 import os
 import shutil
 import socket
@@ -59,6 +60,8 @@ class Worker:
         self._device = device
         self._cache = cache
         self._bench = Workbench(torch.device(device))
+        self._verified: set[Path] = set()
+        """Files read in place, whose bytes were digested once; blobs never change."""
 
     def run(self, stop: threading.Event) -> None:
         """Take leases until ``stop`` is set, waiting out a service that is away."""
@@ -148,7 +151,7 @@ class Worker:
 
     def _file(self, file: File) -> Path:
         """Return where a file can be read: where the service keeps it, or fetched and kept."""
-        if file.path is not None and Path(file.path).is_file():
+        if file.path is not None and self._is_right(Path(file.path), Digest.parse(file.digest)):
             return Path(file.path)
         kept = self._cache / Digest.parse(file.digest).hex
         if not kept.exists():
@@ -157,6 +160,18 @@ class Worker:
                 self._session, file.href, kept, size=file.size, digest=Digest.parse(file.digest)
             )
         return kept.absolute()
+
+    def _is_right(self, path: Path, digest: Digest) -> bool:
+        """Say whether a path of the service's machine is here too, and holds the right bytes."""
+        if path in self._verified:
+            return True
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            right = hashlib.file_digest(file, "sha256").hexdigest() == digest.hex
+        if right:
+            self._verified.add(path)
+        return right
 
     @contextmanager
     def _kept(self, lease: LeaseResource) -> Iterator[threading.Event]:

@@ -12,6 +12,12 @@ RESERVED = frozenset(
 )
 
 
+def name_from(text: str) -> str:
+    """Make a run name of what a folder is called."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")
+    return name[:96] or "run"
+
+
 @dataclass(frozen=True, slots=True)
 class Era:
     """The time during which a run is judged on one held-out set.

@@ -78,9 +78,7 @@ class RunRecord:
     best: str | None = None
     """Id of the promoted merge or checkpoint; None means the newest checkpoint."""
     promotion: str | None = None
-    """Id of the study whose decision made it best; None where it was pinned by hand."""
-    pinned: str | None = None
-    """Why it was pinned."""
+    """Id of the study whose decision made it best."""
     considered: int = 0
     """Complete checkpoints that there were when the last study was opened."""
     created: float

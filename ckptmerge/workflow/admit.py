@@ -98,6 +98,33 @@ def admit(
         return Admission(added, new=True)
 
 
+def complete(
+    unit: Unit, blobs: BlobStore, run: RunRecord, *, now: float, new_id: Callable[[str], str]
+) -> list[CheckpointRecord]:
+    """Give checkpoints that came without them the side files that the run has by now.
+
+    Returns those that nothing is missing of any more; a study is opened where one is due.
+
+    Raises:
+        MissingError: a blob is not there.
+    """
+    completed = []
+    for record in unit.find(CheckpointRecord, run=run.name):
+        if not record.missing:
+            continue
+        files = _with_files_of_run(record.manifest.files, run)
+        with laid_out(blobs, files) as folder:
+            missing = missing_side_files(folder)
+        manifest = Manifest(tuple(sorted(files)), record.manifest.tensors)
+        changed = unit.update(replace(record, manifest=manifest, missing=missing))
+        if not missing:
+            completed.append(changed)
+            _record_event(unit, changed, now=now, new_id=new_id)
+    if completed:
+        open_due(unit, run, now=now, new_id=new_id)
+    return completed
+
+
 def _known(records: Sequence[CheckpointRecord], given: Digest) -> CheckpointRecord | None:
     return next((record for record in reversed(records) if record.given == given), None)
 

@@ -238,7 +238,7 @@ def _promote(
         run = require(unit, RunRecord, stored.run.name, "run")
         if promoted is not None:
             unit.update(replace(promoted, promoted=True))
-        if best is not None and run.pinned is None:
+        if best is not None:
             unit.update(replace(run, best=best, promotion=stored.record.id))
         kind = "study-decided" if best is None else "best-promoted"
         desk.emit(unit, stored, kind, artifact=verdict.best, reason=verdict.reason)

@@ -1,6 +1,5 @@
 """All of it in one process: from checkpoints and held-out documents to certified bytes."""
 
-import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from ckptmerge.domain.baselines import midpoint
 from ckptmerge.domain.checkpoint import Checkpoint
 from ckptmerge.domain.observation import Objective, Split
 from ckptmerge.domain.recipe import OutputDtype
+from ckptmerge.domain.run import name_from
 from ckptmerge.domain.space import SpaceKind
 from ckptmerge.domain.study import Study
 from ckptmerge.domain.trial import Trial
@@ -144,8 +144,7 @@ def optimize(
 
 def run_name(newest: Path) -> str:
     """Name a run after the folder that holds its checkpoints."""
-    name = re.sub(r"[^a-z0-9._-]+", "-", newest.resolve().parent.name.lower()).strip("-._")
-    return name[:96] or "run"
+    return name_from(newest.resolve().parent.name)
 
 
 def folder_of(checkpoint: Checkpoint) -> Path:

@@ -38,7 +38,6 @@ def lease_task(
     *,
     clock: float,
     ttl: float,
-    resident: str | None = None,
 ) -> TaskRecord | None:
     """Give the worker the task that has waited longest, or None while there is none.
 
@@ -51,7 +50,6 @@ def lease_task(
         kinds: What it can do.
         clock: Now, on the clock of leases.
         ttl: Seconds a lease lasts.
-        resident: Study whose checkpoints the worker has in memory; its tasks go first.
     """
     for held in unit.find(TaskRecord, state=TaskState.LEASED):
         if held.task.worker == worker:
@@ -59,8 +57,7 @@ def lease_task(
     waiting = [r for r in unit.find(TaskRecord, state=TaskState.QUEUED) if r.kind in kinds]
     if not waiting:
         return None
-    first = next((record for record in waiting if record.study == resident), waiting[0])
-    return save(unit, first, first.task.lease(worker, now=clock, ttl=ttl))
+    return save(unit, waiting[0], waiting[0].task.lease(worker, now=clock, ttl=ttl))
 
 
 def renew_lease(unit: Unit, key: str, fence: int, *, clock: float, ttl: float) -> TaskRecord:

@@ -95,7 +95,8 @@ async def create_checkpoint(
     else:
         new = await _new_checkpoint(request)
         files = await _files_of(new, service)
-    admission = await service.on_writer(
+    # Reading every byte takes long; nobody's lease may wait for it.
+    admission = await service.off_loop(
         partial(
             admit,
             service.store,

@@ -2,7 +2,6 @@
 
 import asyncio
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 
 from fastapi import APIRouter, Response
@@ -12,7 +11,7 @@ from ckptmerge.domain.digest import Digest
 from ckptmerge.domain.observation import Split
 from ckptmerge.domain.task import Order, TaskKind, TaskState
 from ckptmerge.domain.task import Outcome as DomainOutcome
-from ckptmerge.errors import LeaseLostError, MissingError
+from ckptmerge.errors import MissingError
 from ckptmerge.evaluation.scores import DocumentScores
 from ckptmerge.storage.blobs import BlobStore, read
 from ckptmerge.storage.records import (
@@ -203,19 +202,3 @@ def _require_usable(blobs: BlobStore, outcome: DomainOutcome) -> None:
     for file in outcome.files:
         if blobs.size(file.digest) != file.size:
             raise MissingError(f"blob {file.digest} ({file.name}) was not uploaded")
-
-
-@router.delete("/{lease}", status_code=204, operation_id="give_back_lease", responses=LOST)
-async def give_back(lease: str, fence: int, service: Service) -> Response:
-    """Give a task back undone, so that another worker may have it at once."""
-
-    def change(unit: Unit) -> None:
-        record = require(unit, TaskRecord, lease, "lease")
-        if record.task.state is not TaskState.LEASED or record.task.fence != fence:
-            raise LeaseLostError(f"lease {fence} of task {lease} is over")
-        task = replace(record.task, expires=service.clock() - 1).expire(service.clock())
-        unit.update(replace(record, task=task, state=task.state))
-
-    await service.write(change)
-    service.tell_workers()
-    return Response(status_code=204)

@@ -12,8 +12,6 @@ from ckptmerge.domain.run import Era, Run
 from ckptmerge.errors import InvalidInputError, MissingError, NameTakenError
 from ckptmerge.formats.side_files import is_side_file
 from ckptmerge.storage.records import (
-    ArtifactRecord,
-    EventRecord,
     HeldOutRecord,
     RunRecord,
     WindowPolicy,
@@ -22,6 +20,7 @@ from ckptmerge.storage.store import Snapshot, Unit
 from ckptmerge.wire.best import Best
 from ckptmerge.wire.resource import FileName, RunName
 from ckptmerge.wire.runs import NewRun, RunPage, RunResource, WindowPolicySpec
+from ckptmerge.workflow.admit import complete
 from ckptmerge.workflow.answers import best_of, run_resource
 from ckptmerge.workflow.stored import require
 from service.dependencies import Service, State
@@ -131,7 +130,7 @@ async def get_run(run: InPath, service: Service) -> RunResource:
 async def put_run_file(
     run: InPath, name: FileName, request: Request, service: Service
 ) -> RunResource:
-    """Give a run a side file, for checkpoints that bring none of that name."""
+    """Give a run a side file, for checkpoints that bring none of that name, also those there."""
     if not is_side_file(name):
         raise InvalidInputError(
             f"{name} is no side file of a model; configuration and tokenizer files are"
@@ -143,10 +142,13 @@ async def put_run_file(
     def change(unit: Unit) -> RunResource:
         record = require(unit, RunRecord, run, "run")
         others = tuple(file for file in record.files if file.name != name)
-        changed = replace(record, files=(*others, FileEntry(name, size, digest)))
-        return run_resource(unit, unit.update(changed))
+        changed = unit.update(replace(record, files=(*others, FileEntry(name, size, digest))))
+        complete(unit, service.blobs, changed, now=service.now(), new_id=service.new_id)
+        return run_resource(unit, changed)
 
-    return await service.write(change)
+    resource = await service.write(change)
+    service.wake()
+    return resource
 
 
 @router.get(
@@ -189,22 +191,3 @@ def _best(snapshot: Snapshot, run: str) -> Best:
             f"run {run!r} has no complete checkpoint yet; POST one to /v1/runs/{run}/checkpoints"
         )
     return best
-
-
-@router.delete("/{run}/best", operation_id="unpin_best", responses=MISSING)
-async def unpin_best(run: InPath, service: Service) -> RunResource:
-    """Let the last promotion stand again."""
-
-    def change(unit: Unit) -> RunResource:
-        record = require(unit, RunRecord, run, "run")
-        promoted = [a for a in unit.find(ArtifactRecord, run=run, newest_first=True) if a.promoted]
-        best = promoted[0].id if promoted else None
-        unit.insert(
-            EventRecord(
-                id=service.new_id("v"), run=run, kind="best-unpinned", data={"artifact": best},
-                created=service.now(),
-            )
-        )  # fmt: skip
-        return run_resource(unit, unit.update(replace(record, best=best, pinned=None)))
-
-    return await service.write(change)

@@ -212,9 +212,7 @@ def test_kills_at_random_moments_change_nothing(
                 service.kill()
                 service.start()
             else:
-                service.kill_worker()
-                service.stop()
-                service.start()
+                service.kill_worker()  # the service starts another
         with Client(service.url) as client:
             wait_for(lambda: decided(client, "run"), 240, service.log)
             best = client.best("run").answer

@@ -3,78 +3,33 @@
 import asyncio
 import base64
 import os
-import socket
-import struct
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.requests import Request
-from starlette.testclient import TestClient
 from starlette.types import Message, Receive
 from structlog.testing import capture_logs
 
 from ckptmerge.domain.digest import Digest
 from ckptmerge.storage.blobs import put, read
-from ckptmerge.storage.folder import FolderBlobStore, FolderReader
-from ckptmerge.storage.memory import MemoryStore
-from ckptmerge.storage.records import BlobRecord
+from ckptmerge.storage.folder import FolderReader
 from service import downloads, uploads
-from service.dependencies import State
-from service.middleware import guard
-from service.problems import answer_with_problems
-from service.routes.blobs import router
-from service.settings import Limits, Settings
-from service.telemetry import Metrics
-
-OURS = "http://127.0.0.1:8117"
-CONTENT = bytes(number % 251 for number in range(1000))
-DIGEST = Digest.of_bytes(CONTENT)
-ADDRESS = f"/v1/blobs/{DIGEST}"
-TAG = f'"{DIGEST.hex}"'
-OTHER = '"0000"'
-LARGEST = 64 * 2**20
-TOKEN = "mbo_" + "0123456789ABCDEF"
-HUGE = "9" * 5000
-"""More digits than Python turns into a number."""
-
-
-class Service:
-    """The routes of blobs as the service has them, over a folder."""
-
-    def __init__(self, root: Path, **settings: Any) -> None:
-        self.blobs = FolderBlobStore(root, reserve=0)
-        self.store = MemoryStore()
-        chosen = Settings(limits=Limits(largest_blob=LARGEST), **settings)
-        self.state = State(settings=chosen, store=self.store, blobs=self.blobs, now=lambda: 1.0)
-        self.app = FastAPI(title="ckptmerge", version="1", openapi_url=None)
-        self.app.state.service = self.state
-        self.app.include_router(router)
-        answer_with_problems(self.app)
-        guard(self.app, chosen, Metrics())
-        self.client = TestClient(self.app, base_url=OURS)
-
-    def incoming(self) -> list[Path]:
-        return list(self.blobs._incoming.path.iterdir())
-
-    def recorded(self) -> list[str]:
-        with self.store.read() as snapshot:
-            return [record.hex for record in snapshot.find(BlobRecord)]
-
-    def holds_nothing(self) -> bool:
-        return not (self.incoming() or list(self.blobs) or self.recorded())
-
-    def close(self) -> None:
-        self.state.writer.shutdown()
-        self.blobs.close()
+from tests.integration.blob_service import (
+    ADDRESS,
+    CONTENT,
+    DIGEST,
+    HUGE,
+    LARGEST,
+    OTHER,
+    TAG,
+    Service,
+    opened,
+)
 
 
 @pytest.fixture
@@ -140,10 +95,6 @@ TABLE: Rows = [
     *rows(200, "If-Unmodified-Since", PAST),
     *rows(304, "If-Modified-Since", PAST, beside=HAVE),
 ]  # fmt: skip
-
-
-def opened() -> list[str]:
-    return os.listdir("/proc/self/fd")  # noqa: PTH208 - names, not paths
 
 
 def named(row: object) -> str | None:
@@ -443,89 +394,6 @@ def test_a_slow_disk_makes_the_client_wait(
     assert client.ask(service.app, content_length="1000") == 201
     assert 3 <= taken[0] <= 4
     assert read(service.blobs, DIGEST) == CONTENT
-
-
-# --------------------------------------------------------------------------- over a real connection
-
-
-@contextmanager
-def on_the_wire(service: Service) -> Iterator[Callable[[], socket.socket]]:
-    """Serve on loopback until the end of the block; connections come from what is given."""
-    config = uvicorn.Config(service.app, log_config=None, lifespan="off", access_log=False)
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield lambda: socket.create_connection(listener.getsockname(), timeout=10)
-        server.should_exit = True
-        thread.join()
-
-
-def head(method: str = "PUT", address: str = ADDRESS, **headers: str) -> bytes:
-    lines = [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    text = "\r\n".join([f"{method} {address} HTTP/1.1", "Host: 127.0.0.1", *lines, "", ""])
-    return text.encode("latin-1")
-
-
-def eventually(true: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 5
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return true()
-
-
-@pytest.mark.parametrize("expect", [{}, {"Expect": "100-continue"}], ids=["unasked", "asked"])
-@pytest.mark.parametrize(
-    ("status", "length", "token"),
-    [(401, 1000, "wrong"), (413, LARGEST + 1, TOKEN), (200, 1000, TOKEN)],
-)
-def test_the_answer_comes_before_the_body(
-    tmp_path: Path, status: int, length: int, token: str, expect: dict[str, str]
-) -> None:
-    """No byte of the body is ever sent here, so whoever waited for one would not answer."""
-    service = Service(tmp_path, token=TOKEN)
-    if status == 200:
-        put(service.blobs, CONTENT)
-    with on_the_wire(service) as connect, connect() as line:
-        line.sendall(head(Content_Length=str(length), Authorization=f"Bearer {token}", **expect))
-        assert line.recv(65_536).startswith(f"HTTP/1.1 {status} ".encode())
-    assert service.incoming() == []
-    service.close()
-
-
-def test_a_body_is_asked_for_once_it_is_wanted(service: Service) -> None:
-    with on_the_wire(service) as connect, connect() as line:
-        line.sendall(head(Content_Length="1000", Expect="100-continue"))
-        assert line.recv(65_536) == b"HTTP/1.1 100 Continue\r\n\r\n"
-        line.sendall(CONTENT)
-        assert line.recv(65_536).startswith(b"HTTP/1.1 201 ")
-    assert read(service.blobs, DIGEST) == CONTENT
-
-
-@pytest.mark.parametrize("linger", [0, 1], ids=["closed", "reset"])
-def test_an_upload_that_is_cut_leaves_no_partial_file(service: Service, linger: int) -> None:
-    with on_the_wire(service) as connect:
-        with connect() as line:
-            line.sendall(head(Content_Length="3000000") + bytes(2_000_000))
-            assert eventually(lambda: any(file.stat().st_size for file in service.incoming()))
-            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", linger, 0))
-        assert eventually(lambda: not service.incoming())
-    assert service.holds_nothing()
-
-
-def test_a_download_that_is_cut_closes_the_blob(service: Service) -> None:
-    digest = put(service.blobs, bytes(32 * 2**20))
-    place = service.blobs.path(digest)
-
-    def is_open() -> bool:
-        return any(os.path.realpath(f"/proc/self/fd/{fd}") == str(place) for fd in opened())
-
-    with on_the_wire(service) as connect:
-        with connect() as line:
-            line.sendall(head("GET", f"/v1/blobs/{digest}"))
-            assert line.recv(100).startswith(b"HTTP/1.1 200 ")
-            assert eventually(is_open)
-        assert eventually(lambda: not is_open())
 
 
 def test_every_operation_is_documented_under_a_name_of_its_own(service: Service) -> None:

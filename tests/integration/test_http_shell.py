@@ -4,18 +4,9 @@ import asyncio
 import io
 import json
 import logging
-import signal
-import socket
-import subprocess
-import sys
-import textwrap
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import httpx2
 import pytest
 import structlog
 from fastapi import APIRouter, FastAPI, Request
@@ -23,7 +14,6 @@ from fastapi.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ckptmerge.errors import MissingError
-from service.data_folder import DataFolder
 from service.docs import document
 from service.middleware import SECURITY_HEADERS, RequestLog, guard
 from service.problems import Problem, answer_with_problems
@@ -448,97 +438,3 @@ def test_secrets_are_not_logged(lines: io.StringIO) -> None:
     assert [event["event"] for event in events(lines)][:2] == ["head", "url"]
     assert "a=1" in lines.getvalue()
     assert "*/*" in lines.getvalue()
-
-
-SERVER = """
-    import asyncio, sys
-    from pathlib import Path
-    from fastapi import FastAPI
-    from service.data_folder import DataFolder
-    from service.middleware import guard
-    from service import server
-    from service.settings import ConfigurationError, Settings
-    from service.telemetry import Metrics, configure_logging
-
-    configure_logging(sys.stderr, readable=False)
-    server.HEADER_SECONDS = 0.5
-    app, released = FastAPI(), asyncio.Event()
-
-    @app.get("/slow")
-    async def slow() -> str:
-        print("begun", flush=True)
-        await released.wait()
-        await asyncio.sleep(0.5)  # longer than uvicorn gives to those it does not wait for
-        return "done"
-
-    guard(app, Settings(), Metrics())
-    try:
-        with DataFolder(Path(sys.argv[1])):
-            server.serve_app(
-                app, host="127.0.0.1", port=0,
-                on_ready=lambda port: print(port, flush=True),
-                on_drain=lambda: (print("draining", flush=True), released.set()),
-            )
-            print("drained", flush=True)
-    except ConfigurationError as error:
-        print(error, file=sys.stderr)
-        sys.exit(78)
-"""
-
-
-@contextmanager
-def started(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(SERVER), str(folder)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        cwd=Path(__file__).parents[2],
-    ) as server:  # fmt: skip
-        try:
-            yield server
-        finally:
-            server.kill()  # a failed test must not wait for what it has not stopped
-
-
-def said(server: subprocess.Popen[str]) -> str:
-    assert server.stdout
-    return server.stdout.readline().strip()
-
-
-def assert_hung_up_on(url: str, request: bytes, after_its_answer: bytes = b"") -> None:
-    port = int(url.rpartition(":")[2])
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
-        client.sendall(request)
-        if after_its_answer:
-            assert client.recv(4096).startswith(b"HTTP/1.1 404")
-            client.sendall(after_its_answer)
-        while client.recv(4096):
-            pass
-
-
-def test_one_server_a_folder_and_a_signal_lets_requests_finish(tmp_path: Path) -> None:
-    with started(tmp_path / "data") as server:
-        url = f"http://127.0.0.1:{said(server)}"
-        with started(tmp_path / "data") as second:
-            _, refusal = second.communicate(timeout=30)
-            assert second.returncode == 78
-        assert f"already served by process {server.pid}" in refusal
-
-        assert_hung_up_on(url, b"")
-        assert_hung_up_on(url, b"GET / HT")
-        assert_hung_up_on(url, b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\r\n")
-
-        answers: list[httpx2.Response] = []
-        asking = threading.Thread(target=lambda: answers.append(httpx2.get(f"{url}/slow")))
-        asking.start()
-        assert said(server) == "begun"
-        server.send_signal(signal.SIGTERM)
-        assert said(server) == "draining"
-        asking.join(timeout=30)
-        assert [(answer.status_code, answer.json()) for answer in answers] == [(200, "done")]
-        assert "server" not in answers[0].headers
-        assert said(server) == "drained"
-        assert server.wait(timeout=30) == 0
-        with pytest.raises(httpx2.ConnectError):
-            httpx2.get(url)
-    with DataFolder(tmp_path / "data"):
-        pass  # and the folder is free again

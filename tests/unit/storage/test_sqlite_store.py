@@ -28,7 +28,7 @@ def test_records_outlive_the_store(tmp_path: Path) -> None:
     second.close()
 
 
-def test_commits_survive_the_loss_of_power(tmp_path: Path) -> None:
+def test_the_settings_are_those_that_survive_the_loss_of_power(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "s.sqlite")
     said = {
         name: store._writer.exec_driver_sql(f"PRAGMA {name}").scalar()
