@@ -48,7 +48,9 @@ def require(snapshot: Snapshot, kind: type[R], key: str, what: str) -> R:
     """
     record = snapshot.get(kind, key)
     if record is None:
-        raise MissingError(f"there is no {what} {key!r}")
+        raise MissingError(
+            f"there is no {what} {key!r}; check the name, and whether this is the service you mean"
+        )
     return record
 
 
