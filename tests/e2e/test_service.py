@@ -250,6 +250,16 @@ def test_what_settles_in_a_watched_folder_is_registered(trained_run, tmp_path: P
             assert (best.kind, best.step, best.promoted) == ("checkpoint", 300, False)
 
 
+def test_a_worker_that_is_killed_is_replaced(trained_run, tmp_path: Path) -> None:
+    with RunningService(tmp_path, trained_run.held_out) as service:
+        wait_for(lambda: service.processes("worker --url"), 30)
+        first = service.processes("worker --url")
+        assert service.kill_worker()
+        wait_for(lambda: service.processes("worker --url") not in ([], first), 30, service.log)
+        assert len(service.processes("worker --url")) == 1
+    assert not service.processes("worker --url")
+
+
 def test_it_ends_when_asked_and_leaves_nothing_running(trained_run, tmp_path: Path) -> None:
     service = RunningService(tmp_path, trained_run.held_out)
     service.start()
