@@ -45,6 +45,8 @@ class Run:
 
     name: str
     era: Era
+    earlier: tuple[Era, ...] = ()
+    """Eras that are over, oldest first."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -54,3 +56,15 @@ class Run:
             )
         if self.name in RESERVED:
             raise InvalidInputError(f"run name {self.name!r} is reserved; choose another")
+
+    def judged_on(self, held_out: Digest) -> "Run":
+        """Begin a new era; documents of the present one change nothing.
+
+        Alpha restarts with documents that no test has seen. A run that comes back to documents it
+        was tested on goes on counting where it stopped, or changing to and fro would buy alpha.
+        """
+        if held_out == self.era.held_out:
+            return self
+        over = (*self.earlier, self.era)
+        made = max((era.tests for era in over if era.held_out == held_out), default=0)
+        return replace(self, era=Era(held_out, made), earlier=over)

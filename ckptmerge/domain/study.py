@@ -83,7 +83,7 @@ class Study:
     @property
     def passes(self) -> int:
         """Forward passes over the search split that were spent or promised."""
-        return len(self.trials)
+        return sum(not trial.reused for trial in self.trials)
 
     @property
     def incumbent(self) -> Trial | None:

@@ -18,7 +18,7 @@ from ckptmerge.domain.weights import MergeWeights
 from ckptmerge.errors import IllegalTransitionError, LeaseLostError, OutcomeConflictError
 
 MAX_ATTEMPTS = 3
-"""Leases after which a task that never came to an end is given up."""
+"""Attempts after which a task that never came to an end is given up."""
 
 
 class TaskKind(StrEnum):
@@ -92,6 +92,8 @@ class Task:
     state: TaskState = TaskState.QUEUED
     fence: int = 0
     """Number of the last lease; 0 before the first."""
+    given_back: int = 0
+    """Leases that their worker gave back: no fault of the task, so they count as no attempts."""
     worker: str | None = None
     """Who holds it now."""
     expires: float | None = None
@@ -112,6 +114,11 @@ class Task:
     def over(self) -> bool:
         """Whether nothing more will happen to it."""
         return self.state in {TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED}
+
+    @property
+    def attempts(self) -> int:
+        """Leases that came, or may yet come, to something."""
+        return self.fence - self.given_back
 
     def lease(self, worker: str, *, now: float, ttl: float) -> "Task":
         """Give the task to a worker for ``ttl`` seconds.
@@ -141,6 +148,23 @@ class Task:
         if self.state is not TaskState.LEASED or self.expires is None or now < self.expires:
             return self
         return self._again(f"{self.worker} was not heard of until its lease ran out")
+
+    def give_back(self, fence: int) -> "Task":
+        """Take the task back from a worker that was told to stop; the attempt does not count.
+
+        A lease that is over, however it ended, has nothing to give back: then nothing changes.
+
+        Raises:
+            LeaseLostError: the task was given to somebody else.
+        """
+        if fence != self.fence:
+            raise LeaseLostError(self._lost(fence))
+        if self.state is not TaskState.LEASED:
+            return self
+        return replace(
+            self, state=TaskState.QUEUED, worker=None, expires=None,
+            given_back=self.given_back + 1, reason=f"{self.worker} was told to stop",
+        )  # fmt: skip
 
     def finish(self, fence: int, outcome: Outcome) -> "Task":
         """Take an outcome; the same one again changes nothing.
@@ -172,7 +196,7 @@ class Task:
         return replace(self, state=TaskState.CANCELLED, worker=None, expires=None)
 
     def _again(self, reason: str) -> "Task":
-        given_up = self.fence >= MAX_ATTEMPTS
+        given_up = self.attempts >= MAX_ATTEMPTS
         state = TaskState.FAILED if given_up else TaskState.QUEUED
         return replace(self, state=state, worker=None, expires=None, reason=reason)
 

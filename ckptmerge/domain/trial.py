@@ -38,6 +38,8 @@ class Trial:
     observation: Observation | None = None
     reason: str | None = None
     """Why the trial is infeasible or failed."""
+    reused: bool = False
+    """Whether an earlier study had measured it already, so that it costs no pass."""
 
     def __post_init__(self) -> None:
         if (self.observation is not None) != (self.state is TrialState.OBSERVED):

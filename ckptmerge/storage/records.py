@@ -55,6 +55,16 @@ class WindowPolicy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pin:
+    """What a person has put in the place of the best, until somebody takes it away again."""
+
+    subject: str
+    """Id of the merge or checkpoint."""
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """A run, how its windows are searched, and what is best of it."""
 
@@ -79,6 +89,8 @@ class RunRecord:
     """Id of the promoted merge or checkpoint; None means the newest checkpoint."""
     promotion: str | None = None
     """Id of the study whose decision made it best."""
+    pin: Pin | None = None
+    """What is served in place of ``best``, which stays what it is meanwhile."""
     considered: int = 0
     """Complete checkpoints that there were when the last study was opened."""
     created: float
@@ -111,6 +123,10 @@ class Verdict:
 
     best: str | None
     """Id of the promoted merge or checkpoint; None leaves the best as it was."""
+    before: str | None = None
+    """Id of what was best until then, where anything had been promoted."""
+    before_score: Score | None = None
+    """Its score on the study's audit split."""
     weights: MergeWeights | None
     reason: str
     certificates: tuple[Certificate, ...] = ()
@@ -159,6 +175,23 @@ class TaskRecord:
     """Name of the baseline that a trial's weights are."""
     observation: Observation | None = None
     """What the outcome's scores come to."""
+    reused: bool = False
+    """Whether the outcome was there already, from an earlier study; it cost no pass."""
+    created: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoresRecord:
+    """Per-document scores of one model on one split, for whichever study asks next."""
+
+    KEY: ClassVar[str] = "hex"
+    INDEXED: ClassVar[tuple[str, ...]] = ()
+
+    hex: str
+    """Digest of all that they depend on."""
+    scores: Digest
+    repeated: Digest | None = None
+    """The same model's again, its documents batched in another order."""
     created: float
 
 
@@ -219,6 +252,7 @@ RECORDS: Mapping[str, type[Any]] = {
     "checkpoints": CheckpointRecord,
     "studies": StudyRecord,
     "tasks": TaskRecord,
+    "scores": ScoresRecord,
     "artifacts": ArtifactRecord,
     "tests": AlphaRecord,
     "events": EventRecord,
@@ -229,5 +263,5 @@ TABLES: Mapping[type[Any], str] = {kind: name for name, kind in RECORDS.items()}
 
 R = TypeVar(
     "R", BlobRecord, HeldOutRecord, RunRecord, CheckpointRecord, StudyRecord, TaskRecord,
-    ArtifactRecord, AlphaRecord, EventRecord,
+    ScoresRecord, ArtifactRecord, AlphaRecord, EventRecord,
 )  # fmt: skip

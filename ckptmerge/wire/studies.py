@@ -19,6 +19,8 @@ class TrialResource(Resource):
     standard_error: float | None
     """Of the value, were the same documents scored again."""
     reason: str | None
+    reused: bool
+    """Whether an earlier study had measured it already; then it cost no pass."""
     worker: str | None
     attempts: int
     seconds: dict[str, float]

@@ -261,6 +261,7 @@ def _trial(state: str, record: TaskRecord) -> TrialResource:
             "value": None if seen is None else seen.value,
             "standard_error": None if seen is None else math.sqrt(seen.variance),
             "reason": task.reason,
+            "reused": record.reused,
             "worker": task.worker,
             "attempts": task.fence,
             "seconds": {} if task.outcome is None else dict(task.outcome.seconds),

@@ -80,8 +80,12 @@ def _newest_against_best(desk: Desk, stored: StoredStudy) -> Certificate | None:
 
 
 def _current_best(stored: StoredStudy) -> str | None:
-    """Return the id of what was promoted last, while the run is judged on the same documents."""
-    return stored.run.best if stored.run.era == stored.record.era else None
+    """Return the id of what was promoted last, in whichever era; None before the first time.
+
+    It is scored on this study's documents like every other rival: in a new era it stays best
+    unless something beats it there. What a person has pinned is served, and is nobody's rival.
+    """
+    return stored.run.best
 
 
 def _write(desk: Desk, stored: StoredStudy, name: str, trial: Trial) -> Artifact:
@@ -104,6 +108,7 @@ def _write(desk: Desk, stored: StoredStudy, name: str, trial: Trial) -> Artifact
             created=desk.now(),
         )
         with desk.store.write() as unit:
+            desk.require_going_on(unit, stored)
             known = unit.insert(record)
     return Artifact(recipe, known.manifest)
 
@@ -141,6 +146,8 @@ def _test(
     with desk.store.read() as snapshot:
         rivals_tested = tuple(sorted(_digest(snapshot, key) for key in keys))
     with desk.store.write() as unit:
+        # A study that ended with its era must not spend the alpha of the next one.
+        desk.require_going_on(unit, stored)
         for made in unit.find(AlphaRecord, run=stored.run.name, era=stored.record.era):
             if (made.subject, made.rivals) == (subject, rivals_tested):
                 return made.number
@@ -184,8 +191,8 @@ def _losses(
 def _audit(desk: Desk, stored: StoredStudy, decision: Decision) -> Audit:
     """Report the promoted bytes, their rivals and the averages on the audit split."""
     study = stored.study
-    parents = {name: parent_of(study, trial).label for name, trial in rivals(study).items()}
-    subjects = dict(parents)
+    rivals_of_it = _subjects(stored)
+    subjects = dict(rivals_of_it)
     if decision.artifact is not None:
         subjects[""] = _record_of(desk, stored, decision.artifact).id
     readers: dict[str, Callable[[], DocumentScores]] = {
@@ -201,7 +208,7 @@ def _audit(desk: Desk, stored: StoredStudy, decision: Decision) -> Audit:
     return audit(
         subject=scores.pop("", None),
         baselines=scores,
-        rivals=tuple(parents),
+        rivals=tuple(rivals_of_it),
         best_uniform=None if uniform is None else uniform.name,
         objective=study.spec.objective,
         seed=study.spec.seed,
@@ -215,14 +222,22 @@ def _promote(
     report: Audit,
     stand_in: Certificate | None,
 ) -> None:
-    """Write the verdict and, where something was shown better, make it best: one transaction."""
-    promoted = None if decision.artifact is None else _record_of(desk, stored, decision.artifact)
-    best, reason = None if promoted is None else promoted.id, decision.reason
+    """Write the verdict and, where something was shown better, make it best: one transaction.
+
+    While a person has pinned the best, the verdict says what would have been promoted, and nothing
+    is: neither what is served nor what the next study must beat changes under a pin.
+    """
+    merge = None if decision.artifact is None else _record_of(desk, stored, decision.artifact)
+    best, reason = None if merge is None else merge.id, decision.reason
     if stand_in is not None and stand_in.passed:
         best = stored.study.window.newest.label
         reason = f"the newest checkpoint beats the merge that was best; {decision.reason}"
+    before = _current_best(stored)
+    named = {subject: name for name, subject in _subjects(stored).items()}
     verdict = Verdict(
         best=best,
+        before=before,
+        before_score=None if before is None else report.baselines[named[before]],
         weights=None if decision.best is None else decision.best.weights,
         reason=reason,
         certificates=(*decision.certificates, *([stand_in] if stand_in is not None else [])),
@@ -234,13 +249,16 @@ def _promote(
     )
     with desk.store.write() as unit:
         desk.require_going_on(unit, stored)
-        unit.update(replace(stored.record, state=decision.study.state, verdict=verdict))
         run = require(unit, RunRecord, stored.run.name, "run")
-        if promoted is not None:
-            unit.update(replace(promoted, promoted=True))
-        if best is not None:
-            unit.update(replace(run, best=best, promotion=stored.record.id))
-        kind = "study-decided" if best is None else "best-promoted"
+        if best is not None and run.pin is not None:
+            reason = f"{reason}: would have been promoted; the best is pinned by hand"
+            verdict = replace(verdict, best=None, reason=reason)
+        unit.update(replace(stored.record, state=decision.study.state, verdict=verdict))
+        if verdict.best is not None:
+            unit.update(replace(run, best=verdict.best, promotion=stored.record.id))
+        if merge is not None and verdict.best == merge.id:
+            unit.update(replace(merge, promoted=True))
+        kind = "study-decided" if verdict.best is None else "best-promoted"
         desk.emit(unit, stored, kind, artifact=verdict.best, reason=verdict.reason)
 
 
@@ -249,6 +267,6 @@ def passes(stored: StoredStudy) -> dict[str, int]:
     made = Counter[str]()
     for record in stored.tasks:
         order = record.task.order
-        if order.split is not None and record.task.state is TaskState.DONE:
+        if order.split is not None and record.task.state is TaskState.DONE and not record.reused:
             made[order.split] += 2 if order.repeat else 1
     return {split: made[split] for split in (Split.SEARCH, Split.CERTIFY, Split.AUDIT)}

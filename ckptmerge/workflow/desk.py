@@ -73,15 +73,7 @@ class Desk:
             WaitingError: it is not over yet.
             RefusedError: nobody could do it.
         """
-        record = stored.task(name)
-        if record is None:
-            with self.store.write() as unit:
-                self.require_going_on(unit, stored)
-                add_task(
-                    unit, key=self.new_id("l"), study=stored.record.id, kind=kind, name=name,
-                    order=order, now=self.now(),
-                )  # fmt: skip
-            raise WaitingError
+        record = stored.task(name) or self._queued(stored, kind, name, order)
         if not record.task.over:
             raise WaitingError
         outcome = record.task.outcome
@@ -89,6 +81,17 @@ class Desk:
             reason = record.task.reason or (outcome.reason if outcome else None) or "no reason"
             raise RefusedError(f"{name} could not be done: {reason}")
         return record
+
+    def _queued(self, stored: StoredStudy, kind: TaskKind, name: str, order: Order) -> TaskRecord:
+        """Queue a task, unless it was queued since the study was read."""
+        with self.store.write() as unit:
+            self.require_going_on(unit, stored)
+            tasks = unit.find(TaskRecord, study=stored.record.id)
+            known = next((task for task in tasks if task.task.name == name), None)
+            return known or add_task(
+                unit, key=self.new_id("l"), study=stored.record.id, kind=kind, name=name,
+                order=order, now=self.now(),
+            )  # fmt: skip
 
     def scores(self, record: TaskRecord) -> DocumentScores:
         """Return the scores that a task came back with.

@@ -80,10 +80,12 @@ def open_due(
         return None
     usable = usable_checkpoints(unit, run)
     policy = run.window
-    fresh = len(usable) - run.considered
-    if len(usable) < policy.minimum or fresh < policy.every:
+    passed = (len(usable) - run.considered) // policy.every
+    # A window ends with every so many-th checkpoint, however long the study before it took.
+    end = run.considered + passed * policy.every
+    if passed < 1 or end < policy.minimum:
         return None
-    window = usable[-policy.size :]
+    window = usable[:end][-policy.size :]
     file = StudyFile.model_validate(dict(run.study))
     study = open_study(
         [as_checkpoint(record) for record in window],
@@ -106,12 +108,12 @@ def open_due(
         state=study.state,
         created=now,
     )
-    unit.update(replace(run, considered=len(usable)))
+    unit.update(replace(run, considered=end))
     unit.insert(record)
     data = {
         "study": record.id,
         "steps": [checkpoint.step for checkpoint in window],
-        "skipped": max(fresh // policy.every - 1, 0),
+        "skipped": passed - 1,
     }
     unit.insert(
         EventRecord(id=new_id("v"), run=run.name, kind="study-opened", data=data, created=now)

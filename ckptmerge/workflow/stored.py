@@ -1,6 +1,6 @@
 """A study as the store knows it: its record, its window and its tasks, put together."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ckptmerge.domain.checkpoint import Checkpoint
 from ckptmerge.domain.observation import Split
@@ -98,6 +98,7 @@ def _trial(record: TaskRecord) -> Trial:
     """Derive a trial from the task that measures it; they are one row and cannot disagree."""
     task = record.task
     trial = Trial(task.trial or 0, task.order.weights or MergeWeights.of(1.0), record.baseline)
+    trial = replace(trial, reused=record.reused)
     if record.observation is not None:
         return trial.observed(record.observation)
     if task.state is TaskState.DONE and task.outcome and task.outcome.status == "infeasible":

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ckptmerge.domain.task import Order, Outcome, Task, TaskKind, TaskState
-from ckptmerge.storage.records import TaskRecord
+from ckptmerge.storage.records import StudyRecord, TaskRecord
 from ckptmerge.storage.store import Unit
+from ckptmerge.workflow.known_scores import find_scores, keep_scores
 from ckptmerge.workflow.stored import require
 
 
@@ -21,12 +22,15 @@ def add_task(
     trial: int | None = None,
     baseline: str | None = None,
 ) -> TaskRecord:
-    """Queue a task."""
+    """Queue a task; one whose scores an earlier study has measured is done at once."""
     task = Task(id=key, study=study, kind=kind, name=name, order=order, trial=trial)
+    known = find_scores(unit, require(unit, StudyRecord, study, "study"), kind, order)
+    if known is not None:
+        task = replace(task, state=TaskState.DONE, outcome=known)
     return unit.insert(
         TaskRecord(
             id=key, study=study, state=task.state, kind=kind, task=task, baseline=baseline,
-            created=now,
+            reused=known is not None, created=now,
         )
     )  # fmt: skip
 
@@ -71,8 +75,8 @@ def renew_lease(unit: Unit, key: str, fence: int, *, clock: float, ttl: float) -
     return save(unit, record, record.task.renew(fence, now=clock, ttl=ttl))
 
 
-def finish_lease(unit: Unit, key: str, fence: int, outcome: Outcome) -> TaskRecord:
-    """Take a task's outcome.
+def finish_lease(unit: Unit, key: str, fence: int, outcome: Outcome, *, now: float) -> TaskRecord:
+    """Take a task's outcome, and keep its scores for studies to come.
 
     Raises:
         MissingError: there is no such task.
@@ -80,7 +84,9 @@ def finish_lease(unit: Unit, key: str, fence: int, outcome: Outcome) -> TaskReco
         OutcomeConflictError: another outcome of this lease was taken before.
     """
     record = require(unit, TaskRecord, key, "lease")
-    return save(unit, record, record.task.finish(fence, outcome))
+    finished = save(unit, record, record.task.finish(fence, outcome))
+    keep_scores(unit, finished, now=now)
+    return finished
 
 
 def reap(unit: Unit, *, clock: float) -> list[TaskRecord]:

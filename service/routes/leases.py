@@ -169,7 +169,9 @@ async def finish(lease: str, outcome: Outcome, service: Service) -> Renewed:
     """Hand in what came of a lease; the same outcome again changes nothing."""
     found = _domain(outcome)
     await service.off_loop(lambda: _require_usable(service.blobs, found))
-    await service.write(lambda unit: finish_lease(unit, lease, outcome.fence, found))
+    await service.write(
+        lambda unit: finish_lease(unit, lease, outcome.fence, found, now=service.now())
+    )
     service.wake()
     return Renewed(expires_in=0.0, directive="continue")
 

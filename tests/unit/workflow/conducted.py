@@ -144,7 +144,7 @@ class World:
 
     def finish(self, record: TaskRecord, outcome: Outcome) -> None:
         with self.store.write() as unit:
-            finish_lease(unit, record.id, record.task.fence, outcome)
+            finish_lease(unit, record.id, record.task.fence, outcome, now=0.0)
 
     def work(self, task: Task) -> Outcome:
         """Do a task as a worker would."""
