@@ -13,6 +13,7 @@ from ckptmerge.storage.blobs import BlobStore
 from ckptmerge.storage.records import RunRecord
 from ckptmerge.storage.store import Store
 from ckptmerge.workflow.ask import Proposer
+from ckptmerge.workflow.believe import Believer
 from ckptmerge.workflow.conduct import Conductor
 from ckptmerge.workflow.desk import Desk
 from service import docs
@@ -21,14 +22,38 @@ from service.dashboard import page
 from service.dependencies import State
 from service.middleware import guard
 from service.problems import answer_with_problems
-from service.routes import artifacts, blobs, checkpoints, events, held_out, leases, runs, studies
+from service.routes import (
+    artifacts,
+    best,
+    blobs,
+    checkpoints,
+    events,
+    held_out,
+    leases,
+    lineage,
+    retention,
+    runs,
+    studies,
+)
 from service.routes.health import health_router
+from service.routes.posterior import posterior_router
 from service.settings import Settings
 from service.telemetry import Metrics
+from service.tidying import Tidying
+
+_ROUTES = (
+    runs, best, retention, checkpoints, artifacts, lineage, held_out, studies, leases, blobs,
+    events,
+)  # fmt: skip
 
 
 def create_app(
-    settings: Settings, *, store: Store, blob_store: BlobStore, propose: Proposer
+    settings: Settings,
+    *,
+    store: Store,
+    blob_store: BlobStore,
+    propose: Proposer,
+    believe: Believer,
 ) -> FastAPI:
     """Assemble the service.
 
@@ -37,9 +62,17 @@ def create_app(
         store: Its records.
         blob_store: Its bytes.
         propose: Names candidates; called from one thread.
+        believe: Computes posteriors; called from another, by one request at a time.
     """
     state = State(settings=settings, store=store, blobs=blob_store, now=wall_clock)
     conducting = _conducting(state, propose)
+    conducting.tidy = Tidying(
+        store,
+        blob_store,
+        now=state.now,
+        new_id=state.new_id,
+        grace=settings.limits.blob_grace,
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -64,8 +97,9 @@ def create_app(
     app.state.service = state
     state.wake = conducting.wake
     metrics = Metrics()
-    for module in (runs, checkpoints, artifacts, held_out, studies, leases, blobs, events):
+    for module in _ROUTES:
         app.include_router(module.router)
+    app.include_router(posterior_router(believe))
     app.include_router(page.router)
     app.include_router(health_router(lambda: _checks(state, conducting), metrics))
     answer_with_problems(app)

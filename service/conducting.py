@@ -41,6 +41,8 @@ class Conducting:
         self._ttl = ttl
         self.on_change: Callable[[], None] = _nobody
         """Told, from the thread, that there may be new work for workers."""
+        self.tidy: Callable[[bool], None] = _nothing
+        """Called, on the thread, when no study can move; told whether anything has changed."""
         self._something = threading.Event()
         self._stopping = False
         self._woken = True
@@ -71,8 +73,11 @@ class Conducting:
         while not self._stopping:
             self._something.clear()
             try:
+                changed = self._woken
                 while self._round() and not self._stopping:
-                    pass
+                    changed = True
+                if not self._stopping:
+                    self.tidy(changed)
             except Exception:  # noqa: BLE001 - one broken study must not stop the others
                 _log.exception("moving studies on failed; trying again")
             self._something.wait(PERIOD)
@@ -115,3 +120,7 @@ class Conducting:
 
 def _nobody() -> None:
     """Tell nobody."""
+
+
+def _nothing(_changed: bool) -> None:
+    """Leave everything as it is."""

@@ -11,7 +11,8 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from jinja2 import Environment, StrictUndefined
 from starlette.exceptions import HTTPException
 
-from service.problems import KINDS, MEDIA_TYPE, UNEXPECTED, VALIDATION, Kind, Problem
+from service.interface import complete, operations_of
+from service.problems import KINDS, MEDIA_TYPE, NOT_READY, UNEXPECTED, VALIDATION, Kind
 
 _PAGE = """\
 <!doctype html>
@@ -99,10 +100,6 @@ such as <code>/problems/not-found</code>.</p>
 </html>
 """
 
-_METHODS = ("get", "head", "post", "put", "patch", "delete")
-
-_PROBLEM_CONTENT = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
@@ -150,7 +147,7 @@ def document(app: FastAPI, *, token_required: bool = False) -> None:
 
     def described() -> dict[str, Any]:
         if not cached:
-            cached.update(_with_problems(_openapi(app), token_required=token_required))
+            cached.update(complete(_openapi(app), token_required=token_required))
         return cached
 
     app.openapi = described
@@ -162,28 +159,6 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         title=app.title, version=app.version, summary=app.summary, description=app.description,
         routes=app.routes, tags=app.openapi_tags,
     )  # fmt: skip
-
-
-def _with_problems(api: dict[str, Any], *, token_required: bool) -> dict[str, Any]:
-    """Say of every operation that what it refuses is a problem; FastAPI knows its own form only."""
-    components = api.setdefault("components", {})
-    schemas = components.setdefault("schemas", {})
-    for name in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(name, None)
-    schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas.update({**schema.pop("$defs", {}), "Problem": schema})
-    if token_required:
-        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        api["security"] = [{"token": []}]
-    for _, _, operation in _operations_of(api):
-        answers = operation.setdefault("responses", {})
-        answers["default"] = {"description": "Refused or failed; the problem says why."}
-        if "422" in answers:
-            answers["422"] = {"description": VALIDATION.title}
-        for status, answer in answers.items():
-            if status == "default" or int(status) >= 400:
-                answer["content"] = _PROBLEM_CONTENT
-    return api
 
 
 def _router(app: FastAPI) -> APIRouter:
@@ -224,20 +199,13 @@ def _router(app: FastAPI) -> APIRouter:
 
 
 def _kinds() -> Sequence[Kind]:
-    kinds = {kind.slug: kind for kind in (*KINDS.values(), UNEXPECTED, VALIDATION)}
+    kinds = {kind.slug: kind for kind in (*KINDS.values(), UNEXPECTED, VALIDATION, NOT_READY)}
     return sorted(kinds.values(), key=lambda kind: (kind.status, kind.slug))
-
-
-def _operations_of(api: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    for path, methods in api.get("paths", {}).items():
-        for method in _METHODS:
-            if method in methods:
-                yield path, method, methods[method]
 
 
 def _in_words(api: Mapping[str, Any], base: str) -> Iterator[Operation]:
     schemas = api["components"]["schemas"]
-    for path, method, operation in _operations_of(api):
+    for path, method, operation in operations_of(api):
         bodies = tuple(
             Body(media_type, _type(media.get("schema", {})), _example(media, schemas))
             for media_type, media in operation.get("requestBody", {}).get("content", {}).items()

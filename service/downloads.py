@@ -117,12 +117,12 @@ def _is_unchanged(request: Request, tag: str) -> bool:
         HTTPException: the client wants other bytes than these (412).
     """
     match = _field(request, "if-match")
-    if match is not None and not _lists(match, tag, weak=False):
+    if match is not None and not lists_tag(match, tag, weak=False):
         raise HTTPException(
             412, f"the file is {tag} and none of {match[:200]}; ask without If-Match", {"ETag": tag}
         )
     none_match = _field(request, "if-none-match")
-    return none_match is not None and _lists(none_match, tag, weak=True)
+    return none_match is not None and lists_tag(none_match, tag, weak=True)
 
 
 def _range(request: Request, tag: str, size: int) -> tuple[int, int] | None:
@@ -175,7 +175,7 @@ def _field(request: Request, name: str) -> str | None:
     return ", ".join(lines).strip() if lines else None
 
 
-def _lists(header: str, tag: str, *, weak: bool) -> bool:
+def lists_tag(header: str, tag: str, *, weak: bool) -> bool:
     """Say whether a list of entity tags names this one; weakly, ``W/`` makes no difference."""
     if header == "*":
         return True

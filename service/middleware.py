@@ -40,10 +40,10 @@ CLIENT_LEFT = 499
 BODY_SECONDS = 60.0
 """How long a body that is read into memory may take; the server itself waits for ever."""
 
-_OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """What an orchestrator must be able to ask without a token."""
 
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?P<port>:[0-9]{1,5})?")
 
@@ -213,7 +213,7 @@ class Gate:
         )
 
     def _foreign_page(self, method: str, headers: Headers) -> Refusal | None:
-        if method in _SAFE_METHODS:
+        if method in SAFE_METHODS:
             return None
         foreign = [origin for origin in headers.getlist("origin") if not self._own(origin, headers)]
         if not foreign and "cross-site" not in headers.getlist("sec-fetch-site"):
@@ -232,7 +232,7 @@ class Gate:
         return authority == headers["host"].lower() or authority in self._further_hosts
 
     def _no_token(self, path: str, headers: Headers) -> Refusal | None:
-        if self._token is None or path in _OPEN_PATHS:
+        if self._token is None or path in OPEN_PATHS:
             return None
         given = headers.getlist("authorization")
         scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")

@@ -11,10 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from ckptmerge import errors
 
 MEDIA_TYPE = "application/problem+json"
+
+EXAMPLE_ID = "9f2c6a3e5d0b4c1f8a7e6d5c4b3a2f10"
+"""Request id in worked examples."""
 
 ERRORS_SHOWN = 50
 """Of one request. A manifest of thousands of files can be wrong thousands of times."""
@@ -44,7 +48,7 @@ class Problem(BaseModel):
                     "title": "What was named is not there",
                     "status": 404,
                     "detail": "there is no run 'olmo-1b'; POST /v1/runs makes it",
-                    "request_id": "9f2c6a3e5d0b4c1f8a7e6d5c4b3a2f10",
+                    "request_id": EXAMPLE_ID,
                 }
             ]
         },
@@ -73,6 +77,7 @@ class Kind:
 
 
 UNEXPECTED = Kind(500, "unexpected", "The service failed")
+NOT_READY = Kind(503, "not-ready", "The service cannot work at the moment")
 VALIDATION = Kind(422, "invalid-request", "The request does not have the form it should have")
 
 KINDS: Mapping[type[errors.CkptmergeError], Kind] = {
@@ -117,6 +122,9 @@ _RENAMED = {
     422: VALIDATION,
 }
 """Statuses that newer Pythons call by other words: a type must not change with the interpreter."""
+
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
 
 
 def kind_of(error: errors.CkptmergeError) -> Kind:
@@ -208,7 +216,25 @@ async def _http_status(request: Request, error: HTTPException) -> Response:
     detail = str(error.detail)
     if detail == kind.title:
         detail = _without_words(kind, request)
-    return problem_response(kind, detail, request_id=_id(request), headers=error.headers)
+    headers = dict(error.headers or {})
+    if kind.status == 405:
+        headers["Allow"] = ", ".join(_methods_of(request))
+    return problem_response(kind, detail, request_id=_id(request), headers=headers)
+
+
+def _methods_of(request: Request) -> Sequence[str]:
+    """Return every method that the path takes (RFC 9110, section 10.2.1).
+
+    The router names those of the first route that has this path, and one path has several.
+    """
+    return [
+        method
+        for method in _METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
 
 
 def _without_words(kind: Kind, request: Request) -> str:

@@ -1,15 +1,19 @@
 """The service with its proposer and its workers, from its start to its end."""
 
+import secrets
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
 import structlog
 
+from ckptmerge.domain import identifier
 from ckptmerge.domain.run import name_from
 from ckptmerge.evaluation.documents import load_held_out
 from ckptmerge.storage.blobs import BlobStore
@@ -17,7 +21,9 @@ from ckptmerge.storage.folder import FolderBlobStore
 from ckptmerge.storage.records import HeldOutRecord
 from ckptmerge.storage.sqlite import SqliteStore
 from ckptmerge.storage.store import Store
+from ckptmerge.workflow.blob_records import put_files_on_record
 from ckptmerge.workflow.proposer_process import ProposerProcess
+from ckptmerge.workflow.reconcile import reconcile
 from service.app import create_app, wall_clock
 from service.data_folder import DataFolder
 from service.routes.held_out import FILE
@@ -31,6 +37,9 @@ _WORKER = "from ckptmerge.cli.main import main; main()"
 
 _PERIOD = 2.0
 """Seconds between looks for workers that died."""
+
+_SHOWN = 20
+"""Lost files that the log names; of a disk that is gone there may be very many."""
 
 _PATIENCE = 10.0
 """Seconds that a worker has to end by itself."""
@@ -50,11 +59,18 @@ def run_service(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
         HeldOutSetError: the default held-out set cannot judge a model.
     """
     with DataFolder(settings.data), _stores(settings) as (store, blobs), Workers() as workers:
+        _reconcile(store, blobs)
         if settings.held_out is not None:
             take_default_set(store, blobs, settings.held_out)
         stopped = Event()
         with ProposerProcess() as proposer:
-            app = create_app(settings, store=store, blob_store=blobs, propose=proposer.propose)
+            app = create_app(
+                settings,
+                store=store,
+                blob_store=blobs,
+                propose=proposer.propose,
+                believe=proposer.posterior,
+            )
 
             def drain() -> None:
                 stopped.set()
@@ -110,6 +126,21 @@ def _stores(settings: Settings) -> Iterator[tuple[Store, BlobStore]]:
         store.close()
 
 
+def _reconcile(store: Store, blobs: BlobStore) -> None:
+    """Compare records and blobs before anybody relies on either, and say what was lost."""
+    new_id = partial(identifier.new_id, now=wall_clock(), random=secrets.token_bytes)
+    found = reconcile(store, blobs, now=wall_clock(), new_id=new_id)
+    if found.lost or found.damaged:
+        _log.error(
+            "files were lost; send damaged checkpoints again",
+            files=len(found.lost),
+            first=[str(digest) for digest in found.lost[:_SHOWN]],
+            damaged=found.damaged,
+        )
+    if found.unrecorded:
+        _log.info("files without a record were put on record", files=found.unrecorded)
+
+
 def take_default_set(store: Store, blobs: BlobStore, path: Path) -> None:
     """Make a file the held-out set that judges runs which name no other.
 
@@ -125,15 +156,17 @@ def take_default_set(store: Store, blobs: BlobStore, path: Path) -> None:
             f"{path} is not the held-out set that this service was first started with; upload it "
             "under a name of its own, and let runs change to it"
         )
-    if known is None:
-        file = copy_file(path, FILE, blobs)
-        with store.write() as unit:
+    if known is not None and blobs.size(known.file.digest) is not None:
+        return
+    file = copy_file(path, FILE, blobs)
+    with store.write() as unit:
+        put_files_on_record(unit, blobs, [file], now=wall_clock())
+        if known is not None:
+            unit.update(replace(known, file=file))
+        else:
             unit.insert(
                 HeldOutRecord(
-                    name=DEFAULT_SET,
-                    digest=documents.digest,
-                    file=file,
-                    created=wall_clock(),
+                    name=DEFAULT_SET, digest=documents.digest, file=file, created=wall_clock()
                 )
             )
 

@@ -16,9 +16,11 @@ from pydantic import (
     model_validator,
 )
 
+from ckptmerge.config.study import StudySpec
 from ckptmerge.domain.run import RESERVED
 from ckptmerge.errors import RefusedError
 from ckptmerge.wire.resource import RunName
+from ckptmerge.wire.runs import WindowPolicySpec
 
 ENVIRONMENT = "CKPTMERGE_"
 """How the names of environment variables begin; lists are separated by commas."""
@@ -29,6 +31,7 @@ SHORTEST_TOKEN = 16
 _PATHS = frozenset(
     {"data", "watch", "source_roots", "held_out", "tls_certificate", "tls_key"},
 )
+_NESTED = frozenset({"limits", "study", "window"})
 _LISTS = frozenset({"watch", "source_roots", "allowed_hosts"})
 
 
@@ -51,6 +54,8 @@ class Limits(BaseModel):
     """Bytes of the disk that uploads leave free: the database needs room to record a refusal."""
     lease_ttl: float = Field(default=60.0, gt=0)
     """Seconds that a task stays with a worker that does not answer."""
+    blob_grace: float = Field(default=86_400.0, ge=0)
+    """Seconds that a file which nothing names stays, from when it was last uploaded or named."""
 
 
 def _plain_host(name: str) -> str:
@@ -88,6 +93,10 @@ class Settings(BaseModel):
     """Run that watched checkpoints belong to where nothing else says so."""
     held_out: Path | None = None
     """Documents that judge runs which name no held-out set of their own."""
+    study: StudySpec = StudySpec()
+    """How to search where a run does not say so itself; from a file alone."""
+    window: WindowPolicySpec = WindowPolicySpec()
+    """Which checkpoints a study is opened over where a run does not say so; from a file alone."""
     token: Annotated[str, PlainSerializer(lambda _: "[redacted]")] | None = Field(
         default=None, min_length=1, pattern=r"^[A-Za-z0-9._~+/-]+=*$", repr=False
     )
@@ -198,7 +207,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
     found: dict[str, object] = {}
     for field in Settings.model_fields:
         value = present.get(f"{ENVIRONMENT}{field.upper()}")
-        if value is not None and field != "limits":
+        if value is not None and field not in _NESTED:
             found[field] = value.split(",") if field in _LISTS else value
     found["limits"] = {
         field: present[f"{ENVIRONMENT}{field.upper()}"]

@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -38,6 +39,9 @@ from ckptmerge.workflow.carry_out import Product, Workbench
 WAIT = 20.0
 """Seconds that a request for work stays open."""
 
+_GOODBYE = 5.0
+"""Seconds that the service has to take a lease back from a worker that stops."""
+
 _REASON = 8000
 """Characters of a failure that are handed in."""
 
@@ -45,7 +49,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Worker:
-    """Does leases until told to stop.
+    """Does leases until told to stop; what it was doing then, it gives back.
 
     Args:
         session: Speaks to the service.
@@ -175,7 +179,10 @@ class Worker:
 
     @contextmanager
     def _kept(self, lease: LeaseResource) -> Iterator[threading.Event]:
-        """Renew the lease while the block runs; the event says that it was lost."""
+        """Renew the lease while the block runs; the event says that it was lost.
+
+        Where this process is told to stop meanwhile, the lease is given back.
+        """
         lost, over = threading.Event(), threading.Event()
 
         def renew() -> None:
@@ -195,8 +202,22 @@ class Worker:
         heart.start()
         try:
             yield lost
+        except (SystemExit, KeyboardInterrupt):
+            over.set()
+            self._give_back(lease)
+            raise
         finally:
             over.set()
+
+    def _give_back(self, lease: LeaseResource) -> None:
+        """Let another worker have the task at once, instead of when the lease runs out."""
+        # One try: whoever stops workers does not wait long, and the service may be stopping too.
+        self._session.patience = replace(self._session.patience, attempts=1)
+        try:
+            path = f"/v1/leases/{lease.id}"
+            self._session.json("DELETE", path, params={"fence": lease.fence}, timeout=_GOODBYE)
+        except ServiceError as error:
+            _log.warning("lease could not be given back", lease=lease.id, reason=str(error))
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:

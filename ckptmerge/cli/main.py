@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 
 import typer
 
-from ckptmerge.cli import held_out, local, remote
+from ckptmerge.cli import held_out, local, pin, remote, retention, studies
 from ckptmerge.errors import CkptmergeError, InvalidWeightsError
 
 app = typer.Typer(
@@ -27,7 +27,10 @@ app.add_typer(held_out.app, name="heldout")
 app.command()(remote.push)
 app.command()(remote.best)
 app.command()(remote.pull)
-app.add_typer(remote.study, name="study")
+app.command()(pin.pin)
+app.command()(pin.unpin)
+app.command()(retention.retention)
+app.add_typer(studies.app, name="study")
 for _command in sorted(entry_points(group="ckptmerge.commands"), key=lambda point: point.name):
     app.command(_command.name)(_command.load())
 

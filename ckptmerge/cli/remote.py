@@ -1,17 +1,15 @@
-"""Verbs that speak to a service: push, best, pull, study."""
+"""Verbs that speak to a service: push, best, pull."""
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from ckptmerge.cli import render
 
 if TYPE_CHECKING:
     from ckptmerge.client.client import Client
-    from ckptmerge.wire.studies import StudyResource, TrialResource
 
 Url = Annotated[
     str, typer.Option("--url", envvar="CKPTMERGE_URL", help="Where the service is.")
@@ -24,8 +22,6 @@ LOCAL = "http://127.0.0.1:8117"
 
 TOKEN = "CKPTMERGE_TOKEN"  # noqa: S105 - the name of the variable
 """No option takes the token: other users of the machine can read a process's arguments."""
-
-study = typer.Typer(help="Look at the searches of a service.", no_args_is_help=True)
 
 
 def push(
@@ -48,7 +44,7 @@ def push(
     from ckptmerge.client.push import checkpoint_files
 
     size = sum(file.stat().st_size for file in checkpoint_files(checkpoint).values())
-    with _client(url) as client, render.bars() as progress:
+    with connect(url) as client, render.bars() as progress:
         progress.stage("sending", size)
         known = client.push(
             checkpoint, run=run, step=step, tokens=tokens,
@@ -64,7 +60,7 @@ def push(
 
 def best(run: Run, url: Url = LOCAL, json: Json = False) -> None:
     """Show the best weights of RUN, what they gain, and how sure that is."""
-    with _client(url) as client:
+    with connect(url) as client:
         answer = client.best(run).answer
     if json:
         render.print_json(answer.model_dump(mode="json"))
@@ -73,80 +69,43 @@ def best(run: Run, url: Url = LOCAL, json: Json = False) -> None:
 
 
 def pull(
-    run: Run,
+    revision: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN[@REV]",
+            help="REV is main (the best, as without it), step-N, or the id of a promoted merge.",
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="New folder.")],
     url: Url = LOCAL,
     json: Json = False,
 ) -> None:
-    """Download the best weights of RUN to --out, every byte verified; a cut one continues."""
-    with _client(url) as client, render.bars() as progress:
-        found = client.best(run)
+    """Download weights of RUN to --out, every byte verified; a cut one continues."""
+    run, at, name = revision.partition("@")
+    with connect(url) as client, render.bars() as progress:
+        found = client.revision(run, name if at else "main")
         progress.stage("receiving", found.size)
         folder = found.download(out, on_bytes=progress.advance)
-    answer = found.answer
+    answer = found.answer.model_dump(mode="json")
     if json:
-        render.print_json({"out": str(folder), "best": answer.model_dump(mode="json")})
+        render.print_json({"out": str(folder), found.kind: answer})
         return
-    kind = "the promoted merge" if answer.promoted else f"the {answer.kind}, not promoted,"
-    render.out.print(f"written to {folder}: {kind} of step {answer.step}  ({answer.digest})")
+    render.out.print(f"written to {folder}: {_what(found.kind, answer)}  ({answer['digest']})")
 
 
-@study.command("list")
-def list_studies(
-    run: Annotated[str | None, typer.Option(help="Only studies of this run.")] = None,
-    url: Url = LOCAL,
-    json: Json = False,
-) -> None:
-    """List studies, newest first."""
-    with _client(url) as client:
-        found = list(client.studies(run))
-    if json:
-        render.print_json([item.model_dump(mode="json") for item in found])
-        return
-    render.out.print(_study_table(found))
-
-
-@study.command()
-def show(
-    name: Annotated[str, typer.Argument(metavar="ID", help="Id of the study.")],
-    url: Url = LOCAL,
-    json: Json = False,
-) -> None:
-    """Show a study, its trials, and what it came to."""
-    with _client(url) as client:
-        found, trials = client.study(name), list(client.trials(name))
-    if json:
-        answer = found.model_dump(mode="json")
-        render.print_json(answer | {"trials": [trial.model_dump(mode="json") for trial in trials]})
-        return
-    render.out.print(_study_table([found]))
-    render.out.print(_trial_table(found, trials))
-    if found.verdict is not None:
-        render.out.print(found.verdict.reason)
-
-
-def _client(url: str) -> "Client":
+def connect(url: str) -> "Client":
+    """Return a client of the service at ``url``, with the token of the environment."""
     from ckptmerge.client.client import Client
 
     return Client(url, os.environ.get(TOKEN) or None)
 
 
-def _study_table(studies: "list[StudyResource]") -> Table:
-    table = Table("study", "run", "state", "steps", "space", "trials", "promoted")
-    for item in studies:
-        promoted = "" if item.verdict is None else "yes" if item.verdict.promoted else "no"
-        table.add_row(
-            item.id, item.run, item.state, f"{item.steps[0]} to {item.steps[-1]}", item.space,
-            f"{item.observed} of {item.trials}", promoted,
-        )  # fmt: skip
-    return table
-
-
-def _trial_table(study: "StudyResource", trials: "list[TrialResource]") -> Table:
-    table = Table("trial", "weights", "search bits per byte", "state")
-    for trial in trials:
-        weights = trial.name or " ".join(f"{weight:+.4f}" for weight in trial.weights)
-        value = "" if trial.value is None else f"{trial.value:.4f}"
-        mark = " (winner)" if trial.trial == study.winner else ""
-        table.add_row(f"{trial.trial}{mark}", weights, value, trial.reason or trial.state)
-    return table
+def _what(kind: str, answer: dict[str, Any]) -> str:
+    """Say what was downloaded."""
+    if kind == "artifact":
+        return f"merge {answer['id']} of study {answer['study']}"
+    if kind == "checkpoint":
+        return f"the checkpoint of step {answer['step']}, attempt {answer['attempt']}"
+    if answer["promoted"]:
+        return f"the promoted merge of step {answer['step']}"
+    return f"the {answer['kind']}, not promoted, of step {answer['step']}"

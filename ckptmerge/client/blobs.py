@@ -56,6 +56,18 @@ def upload(
     return reference
 
 
+def send(session: Session, path: Path, address: str) -> None:
+    """Bring a file to an address of the service, as it is read.
+
+    Raises:
+        InvalidInputError: the file cannot be read, or changes meanwhile.
+        ServiceError: the service refuses, stays busy, or cannot be reached.
+    """
+    with _reading(path):
+        size = path.stat().st_size
+        session.put(address, lambda: _blocks(path, size, Progress(None)), size=size)
+
+
 def download(
     session: Session,
     href: str,

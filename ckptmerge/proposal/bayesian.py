@@ -46,7 +46,7 @@ def propose(request: ProposalRequest) -> Proposal:
     candidate is the legal point farthest from what was measured, and ``fallback`` says so.
     """
     random = generator(request.seed, request.index)
-    with _numerics(), manual_seed(int(random.integers(2**31))):
+    with numerics(), manual_seed(int(random.integers(2**31))):
         geometry = Geometry(request.space)
         if len(request.observations) < 2:
             return _space_filling(request, geometry, random, "fewer than two observations")
@@ -125,7 +125,7 @@ def _space_filling(
 
 
 @contextmanager
-def _numerics() -> Iterator[None]:
+def numerics() -> Iterator[None]:
     """Fix what else a result could depend on, and let results speak instead of warnings.
 
     Sums over threads differ in their last bits, and so would replays: one thread. Near the end of a

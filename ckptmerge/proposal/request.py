@@ -5,15 +5,22 @@ written in their shortest form that reads back to the same float64. No torch her
 asks need not load it.
 """
 
-import json
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ckptmerge.domain.space import SearchSpace
 from ckptmerge.domain.weights import MergeWeights
 from ckptmerge.errors import InvalidInputError
+from ckptmerge.proposal.lines import (
+    fields_of,
+    float_of,
+    floats_of,
+    integer_of,
+    list_of,
+    one_line,
+    optional_text_of,
+    parsed,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,10 @@ class ProposalRequest:
 
     def as_json(self) -> str:
         """Write the request as one line; `request_from_json` reads it back equal."""
+        return one_line(**self.as_fields())
+
+    def as_fields(self) -> dict[str, object]:
+        """Return the request as JSON values; `request_from_fields` reads it back equal."""
         space = {
             "kind": self.space.kind,
             "lower": list(self.space.lower),
@@ -85,13 +96,13 @@ class ProposalRequest:
             }
             for point in self.observations
         ]
-        return _one_line(
-            space=space,
-            observations=observations,
-            pending=[list(weights.values) for weights in self.pending],
-            seed=self.seed,
-            index=self.index,
-        )
+        return {
+            "space": space,
+            "observations": observations,
+            "pending": [list(weights.values) for weights in self.pending],
+            "seed": self.seed,
+            "index": self.index,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +124,7 @@ class Proposal:
 
     def as_json(self) -> str:
         """Write the proposal as one line; `proposal_from_json` reads it back equal."""
-        return _one_line(
+        return one_line(
             weights=list(self.weights.values),
             incumbent=self.incumbent,
             expected_improvement=self.expected_improvement,
@@ -130,18 +141,21 @@ def request_from_json(text: str) -> ProposalRequest:
         InvalidInputError: the text is no JSON, a key is missing, unknown or stands twice, or a
             value has the wrong type.
     """
-    fields = _fields(
-        _parsed(text), "request", ("space", "observations", "pending", "seed", "index")
-    )
+    return request_from_fields(parsed(text))
+
+
+def request_from_fields(value: object) -> ProposalRequest:
+    """Read what `ProposalRequest.as_fields` returned; raises as `request_from_json` does."""
+    fields = fields_of(value, "request", ("space", "observations", "pending", "seed", "index"))
     return ProposalRequest(
         space=_space(fields["space"]),
-        observations=tuple(map(_observed, _list(fields["observations"], "observations"))),
+        observations=tuple(map(_observed, list_of(fields["observations"], "observations"))),
         pending=tuple(
-            MergeWeights(_floats(values, "pending"))
-            for values in _list(fields["pending"], "pending")
+            MergeWeights(floats_of(values, "pending"))
+            for values in list_of(fields["pending"], "pending")
         ),
-        seed=_integer(fields["seed"], "seed"),
-        index=_integer(fields["index"], "index"),
+        seed=integer_of(fields["seed"], "seed"),
+        index=integer_of(fields["index"], "index"),
     )
 
 
@@ -153,23 +167,24 @@ def proposal_from_json(text: str) -> Proposal:
             value has the wrong type.
     """
     keys = ("weights", "incumbent", "expected_improvement", "floor", "stop", "fallback")
-    fields = _fields(_parsed(text), "proposal", keys)
+    fields = fields_of(parsed(text), "proposal", keys)
     return Proposal(
-        weights=MergeWeights(_floats(fields["weights"], "weights")),
-        incumbent=_integer(fields["incumbent"], "incumbent"),
-        expected_improvement=_float(fields["expected_improvement"], "expected_improvement"),
-        floor=_float(fields["floor"], "floor"),
-        stop=_optional_text(fields["stop"], "stop"),
-        fallback=_optional_text(fields["fallback"], "fallback"),
+        weights=MergeWeights(floats_of(fields["weights"], "weights")),
+        incumbent=integer_of(fields["incumbent"], "incumbent"),
+        expected_improvement=float_of(fields["expected_improvement"], "expected_improvement"),
+        floor=float_of(fields["floor"], "floor"),
+        stop=optional_text_of(fields["stop"], "stop"),
+        fallback=optional_text_of(fields["fallback"], "fallback"),
     )
 
 
 def _space(value: object) -> SearchSpace:
     """Read a search space."""
-    fields = _fields(value, "space", ("kind", "lower", "upper"))
+    fields = fields_of(value, "space", ("kind", "lower", "upper"))
     if fields["kind"] not in {"pair", "simplex"}:
         raise InvalidInputError(f"space.kind: unknown kind {fields['kind']!r}")
-    lower, upper = _floats(fields["lower"], "space.lower"), _floats(fields["upper"], "space.upper")
+    lower = floats_of(fields["lower"], "space.lower")
+    upper = floats_of(fields["upper"], "space.upper")
     if len(lower) != len(upper):
         raise InvalidInputError(f"space: {len(lower)} lower bounds for {len(upper)} upper bounds")
     return SearchSpace(fields["kind"], lower, upper)
@@ -177,77 +192,10 @@ def _space(value: object) -> SearchSpace:
 
 def _observed(value: object) -> ObservedPoint:
     """Read one observation."""
-    fields = _fields(value, "observation", ("weights", "value", "variance", "replicates"))
+    fields = fields_of(value, "observation", ("weights", "value", "variance", "replicates"))
     return ObservedPoint(
-        weights=MergeWeights(_floats(fields["weights"], "observation.weights")),
-        value=_float(fields["value"], "observation.value"),
-        variance=_float(fields["variance"], "observation.variance"),
-        replicates=_floats(fields["replicates"], "observation.replicates"),
+        weights=MergeWeights(floats_of(fields["weights"], "observation.weights")),
+        value=float_of(fields["value"], "observation.value"),
+        variance=float_of(fields["variance"], "observation.variance"),
+        replicates=floats_of(fields["replicates"], "observation.replicates"),
     )
-
-
-def _one_line(**fields: object) -> str:
-    """Write JSON without a line break; Python writes floats in their shortest exact form."""
-    return json.dumps(fields, allow_nan=False, separators=(",", ":"))
-
-
-def _parsed(text: str) -> object:
-    """Parse JSON, refusing what its standard leaves open: repeated keys and non-finite numbers."""
-    try:
-        return json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        raise InvalidInputError(f"not one line of JSON: {error}") from error
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build an object, refusing a key that stands twice."""
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise InvalidInputError(f"a key stands twice in {[key for key, _ in pairs]}")
-    return fields
-
-
-def _refuse_constant(name: str) -> float:
-    """Refuse NaN and infinities, which are no JSON."""
-    raise InvalidInputError(f"numbers must be finite, not {name}")
-
-
-def _fields(value: object, name: str, keys: Sequence[str]) -> Mapping[str, Any]:
-    """Return an object that has exactly these keys."""
-    if not isinstance(value, dict) or set(value) != set(keys):
-        found = sorted(value) if isinstance(value, dict) else type(value).__name__
-        raise InvalidInputError(f"{name}: expected the keys {sorted(keys)}, found {found}")
-    return value
-
-
-def _list(value: object, name: str) -> list[Any]:
-    """Return a list."""
-    if not isinstance(value, list):
-        raise InvalidInputError(f"{name}: expected a list, found {type(value).__name__}")
-    return value
-
-
-def _floats(value: object, name: str) -> tuple[float, ...]:
-    """Return a list of numbers as a tuple."""
-    return tuple(_float(item, name) for item in _list(value, name))
-
-
-def _float(value: object, name: str) -> float:
-    """Return a number; true and false are none."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidInputError(f"{name}: expected a number, found {value!r}")
-    return float(value)
-
-
-def _integer(value: object, name: str) -> int:
-    """Return an integer; true and false are none."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidInputError(f"{name}: expected an integer, found {value!r}")
-    return value
-
-
-def _optional_text(value: object, name: str) -> str | None:
-    """Return a text or None."""
-    if value is not None and not isinstance(value, str):
-        raise InvalidInputError(f"{name}: expected a text or null, found {value!r}")
-    return value

@@ -13,6 +13,7 @@ from ckptmerge.domain.checkpoint import FileEntry, Manifest
 from ckptmerge.domain.digest import Digest
 from ckptmerge.domain.observation import Observation
 from ckptmerge.domain.recipe import OutputDtype
+from ckptmerge.domain.retention import Retention
 from ckptmerge.domain.run import Run
 from ckptmerge.domain.study import StudySpec, StudyState
 from ckptmerge.domain.task import Task
@@ -29,6 +30,11 @@ class BlobRecord:
     hex: str
     size: int
     created: float
+    """When it last arrived, or was last named by a record that was made."""
+    version: int = 0
+    """Goes up each time: whoever looked before must look again."""
+    lasting: bool = False
+    """Whether it stays although no checkpoint or merge names it: scores of a study do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +89,8 @@ class RunRecord:
     study: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """How to search, as the run's StudySpec says it."""
     window: WindowPolicy = field(default_factory=WindowPolicy)
+    retention: Retention = field(default_factory=Retention)
+    """Which checkpoints and merges keep their bytes."""
     files: tuple[FileEntry, ...] = ()
     """Side files for checkpoints that bring none."""
     best: str | None = None
@@ -114,6 +122,10 @@ class CheckpointRecord:
     """Identity of the files as they were sent."""
     missing: tuple[str, ...] = ()
     """What a model needs and was not there; such a checkpoint enters no window."""
+    pinned: bool = False
+    """Whether somebody has said that it stays."""
+    removed: float | None = None
+    """When its bytes were given up; the record stays, and enters no window."""
     created: float
 
 
@@ -138,6 +150,16 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Opening:
+    """The request by which somebody opened a study by hand, to know it when it comes again."""
+
+    key: str | None
+    """Its Idempotency-Key, where it had one."""
+    body: Digest
+    """Of its body as canonical JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyRecord:
     """A study but for its trials, which are tasks."""
 
@@ -156,6 +178,8 @@ class StudyRecord:
     winner: int | None = None
     stopped: str | None = None
     verdict: Verdict | None = None
+    opening: Opening | None = None
+    """None where the window policy opened it."""
     created: float
 
 
@@ -211,6 +235,10 @@ class ArtifactRecord:
     dtype: OutputDtype
     manifest: Manifest
     promoted: bool = False
+    pinned: bool = False
+    """Whether somebody has said that it stays."""
+    removed: float | None = None
+    """When its bytes were given up; the recipe stays."""
     created: float
 
 

@@ -1,14 +1,21 @@
 """The best weights of a run: what `optimize --json` prints and GET …/best will answer."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
 
 from ckptmerge.domain import certificate as domain
 from ckptmerge.domain.observation import Split
-from ckptmerge.wire.resource import File, Resource, Sha256
+from ckptmerge.wire import examples
+from ckptmerge.wire.resource import File, Resource, Sha256, shown
 
 Bound = float | None
 """An end of an interval; null where the documents do not bound it (a domain of one document)."""
+
+
+SplitName = Annotated[Split, Field(strict=False)]
+"""In JSON a split is its name."""
 
 
 class DomainPart(Resource):
@@ -25,12 +32,14 @@ class DomainPart(Resource):
 class Score(Resource):
     """Bits per byte of one model on one split, with its interval."""
 
+    model_config = shown(examples.SCORE)
+
     mean: float
     low: Bound
     high: Bound
     level: float
     unit: Literal["bits_per_byte"]
-    split: Split
+    split: SplitName
     documents: int
     domains: dict[str, DomainPart]
 
@@ -43,6 +52,8 @@ class Score(Resource):
 class Gain(Resource):
     """Bits per byte better than ``against``, paired by document; positive is better."""
 
+    model_config = shown(examples.GAIN)
+
     against: str
     mean: float
     low: Bound
@@ -50,7 +61,7 @@ class Gain(Resource):
     p: float
     level: float
     unit: Literal["bits_per_byte"]
-    split: Split
+    split: SplitName
     documents: int
     domains: dict[str, DomainPart]
 
@@ -64,6 +75,8 @@ class Gain(Resource):
 
 class Certificate(Resource):
     """One test on the certify split."""
+
+    model_config = shown(examples.CERTIFICATE)
 
     subject: str
     passed: bool
@@ -114,6 +127,32 @@ class Passes(Resource):
     audit: int
 
 
+class Pinned(Resource):
+    """Why and since when a person has put something in the place of the best."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"reason": "the new one repeats itself", "at": "2026-03-01T09:30:00.000Z"}]
+        }
+    )
+
+    reason: str
+    at: str
+
+
+class NewPin(Resource):
+    """What to put in the place of the best: a merge that was promoted once, or a checkpoint."""
+
+    model_config = shown(
+        {"artifact": "a_01JZ", "reason": "the new one repeats itself"},
+        one_of=("artifact", "checkpoint"),
+    )
+
+    artifact: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    checkpoint: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    reason: Annotated[str, Field(min_length=1, max_length=1000)]
+
+
 class Best(Resource):
     """The best weights of a run, and why they are.
 
@@ -121,21 +160,27 @@ class Best(Resource):
     then is the newest checkpoint, and ``reason`` says why.
     """
 
+    model_config = shown(examples.BEST)
+
     run: str
     kind: Literal["checkpoint", "merge"]
     promoted: bool
     reason: str
+    pinned: Pinned | None = None
+    """Set while a person has made it best by hand; then nothing is promoted."""
     artifact: str | None
     digest: Sha256
     step: int
     tokens: int | None
     study: str | None
+    era: int | None = None
+    """Era of the study. Scores and gains are of the run's present one, or are not given."""
     stopped: str
     """Why the search ended."""
     weights: list[Weight] | None
     groups: list[dict[str, object]] | None
     score: Score | None
-    """Null until a study of the run has been decided."""
+    """Null until a study of the run's present era has measured it."""
     baselines: dict[str, Score]
     gains: list[Gain]
     better_than_uniform: Gain | None

@@ -4,13 +4,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ckptmerge.wire.resource import File, FileRef, Resource, RunName, Sha256
+from ckptmerge.wire import examples
+from ckptmerge.wire.resource import File, FileRef, Resource, RunName, Sha256, shown
 
 Step = Annotated[int, Field(ge=0, le=2**53)]
 
 
 class NewCheckpoint(Resource):
     """A checkpoint to register: blobs that were uploaded before, or a path the service may read."""
+
+    model_config = shown(
+        examples.NEW_CHECKPOINT,
+        examples.NEW_CHECKPOINT_FROM_SOURCE,
+        one_of=("files", "source"),
+    )
 
     step: Step
     tokens: Annotated[int, Field(ge=0)] | None = None
@@ -21,6 +28,8 @@ class NewCheckpoint(Resource):
 class CheckpointResource(Resource):
     """A registered checkpoint."""
 
+    model_config = shown(examples.CHECKPOINT)
+
     id: str
     run: RunName
     attempt: int
@@ -30,9 +39,13 @@ class CheckpointResource(Resource):
     """Identity of exactly these files."""
     content: Sha256
     """Identity of the tensors, however they are sharded; what recipes name."""
-    state: Literal["complete", "incomplete"]
+    state: Literal["complete", "incomplete", "removed"]
     missing: list[str]
     """What a model needs beside its weights and neither the checkpoint nor the run brings."""
+    pinned: bool = False
+    """Whether it stays, whatever the run's retention says."""
+    removed: str | None = None
+    """When its bytes were given up; the same bytes sent again bring it back."""
     parameters: int
     bytes: int
     created: str
@@ -41,6 +54,8 @@ class CheckpointResource(Resource):
 
 class CheckpointPage(Resource):
     """Checkpoints of a run, oldest first."""
+
+    model_config = shown(examples.CHECKPOINTS)
 
     items: list[CheckpointResource]
     next: str | None

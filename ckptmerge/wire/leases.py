@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ckptmerge.wire.resource import File, FileRef, Resource, Sha256
+from ckptmerge.wire import examples
+from ckptmerge.wire.resource import File, FileRef, Resource, Sha256, shown
 
 TaskKindName = Literal["evaluate", "materialise", "certify"]
 
@@ -12,9 +13,15 @@ TaskKindName = Literal["evaluate", "materialise", "certify"]
 class LeaseRequest(Resource):
     """A worker asks for work."""
 
+    model_config = shown(examples.LEASE_REQUEST)
+
     worker: Annotated[str, Field(min_length=1, max_length=200)]
     device: Annotated[str, Field(max_length=100)] = "cpu"
-    kinds: tuple[TaskKindName, ...] = ("evaluate", "materialise", "certify")
+    kinds: Annotated[tuple[TaskKindName, ...], Field(strict=False)] = (
+        "evaluate",
+        "materialise",
+        "certify",
+    )
     wait: Annotated[float, Field(ge=0, le=30)] = 0.0
     """Seconds to wait for work before answering that there is none."""
 
@@ -40,6 +47,8 @@ class LeasedSet(Resource):
 class LeaseResource(Resource):
     """A task that is the worker's alone until the lease runs out."""
 
+    model_config = shown(examples.LEASE)
+
     id: str
     fence: int
     """Must come back with every heartbeat and with the outcome."""
@@ -61,11 +70,15 @@ class LeaseResource(Resource):
 class Renewal(Resource):
     """A heartbeat."""
 
+    model_config = shown(examples.RENEWAL)
+
     fence: int
 
 
 class Renewed(Resource):
     """Its answer."""
+
+    model_config = shown(examples.RENEWED)
 
     expires_in: float
     directive: Literal["continue", "cancel"]
@@ -81,6 +94,8 @@ class Seconds(Resource):
 
 class Outcome(Resource):
     """What came of a task."""
+
+    model_config = shown(examples.OUTCOME)
 
     fence: int
     status: Literal["ok", "infeasible", "failed"]

@@ -1,9 +1,11 @@
 """Runs and held-out sets as JSON."""
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from ckptmerge.config.study import StudySpec
-from ckptmerge.wire.resource import FileName, Resource, RunName, Sha256
+from ckptmerge.config.study import ObjectiveSpec, StudySpec
+from ckptmerge.domain.retention import Retention
+from ckptmerge.wire import examples
+from ckptmerge.wire.resource import FileName, Resource, RunName, Sha256, Strict, shown
 
 
 class WindowPolicySpec(Resource):
@@ -15,18 +17,85 @@ class WindowPolicySpec(Resource):
     minimum: int = Field(default=2, ge=2)
 
 
+class RetentionSpec(Resource):
+    """Which checkpoints and merges keep their bytes; a rule that is left out lets nothing go."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"keep_last": 8, "keep_every": 10000, "keep_best": 3}]}
+    )
+
+    keep_last: int | None = Field(default=None, ge=1, le=2**53)
+    """So many of the newest checkpoints stay."""
+    keep_every: int | None = Field(default=None, ge=1, le=2**53)
+    """Checkpoints whose step it divides stay."""
+    keep_best: int | None = Field(default=None, ge=1, le=2**53)
+    """So many of the newest promoted merges keep their bytes."""
+
+    @classmethod
+    def of(cls, retention: Retention) -> "RetentionSpec":
+        """Write a policy as JSON."""
+        return cls(
+            keep_last=retention.keep_last,
+            keep_every=retention.keep_every,
+            keep_best=retention.keep_best,
+        )
+
+    def retention(self) -> Retention:
+        """Return the policy that this says."""
+        return Retention(
+            keep_last=self.keep_last, keep_every=self.keep_every, keep_best=self.keep_best
+        )
+
+
+class NewObjectiveSpec(Strict, ObjectiveSpec):
+    """What to minimise, as JSON asks for it."""
+
+
+class NewStudySpec(Strict, StudySpec):
+    """How to search, as JSON asks for it.
+
+    A study file may hold 1e-3, which is text to YAML; JSON has numbers for numbers.
+    """
+
+    model_config = shown(examples.STUDY_SPEC)
+
+    # A narrower type is sound: nothing can be assigned to it.
+    objective: NewObjectiveSpec = NewObjectiveSpec()  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
 class NewRun(Resource):
     """A run to make; whatever is left out is the service's default."""
+
+    model_config = shown(examples.NEW_RUN)
 
     name: RunName
     held_out: str | None = None
     """Name of the held-out set that judges the run."""
-    study: StudySpec | None = None
+    study: NewStudySpec | None = None
     window: WindowPolicySpec | None = None
+    retention: RetentionSpec | None = None
+
+
+class RunChange(Resource):
+    """Other settings for a run; whatever is left out stays as it is."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"held_out": "web-2026", "study": {"budget": 32}, "window": {"every": 4}}]
+        }
+    )
+
+    held_out: str | None = None
+    """Name of the held-out set that judges the run; other documents begin a new era."""
+    study: NewStudySpec | None = None
+    window: WindowPolicySpec | None = None
+    retention: RetentionSpec | None = None
 
 
 class RunResource(Resource):
     """A pretraining run."""
+
+    model_config = shown(examples.RUN)
 
     name: RunName
     held_out: str
@@ -37,6 +106,7 @@ class RunResource(Resource):
     checkpoints: int
     study: StudySpec
     window: WindowPolicySpec
+    retention: RetentionSpec = RetentionSpec()
     files: dict[FileName, Sha256]
     """Side files that checkpoints without their own take from the run."""
     created: str
@@ -45,12 +115,16 @@ class RunResource(Resource):
 class RunPage(Resource):
     """Runs by name."""
 
+    model_config = shown(examples.RUNS)
+
     items: list[RunResource]
     next: str | None
 
 
 class HeldOutSetResource(Resource):
     """Documents that runs are judged on."""
+
+    model_config = shown(examples.HELD_OUT_SET)
 
     name: str
     digest: Sha256

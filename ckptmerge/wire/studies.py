@@ -1,13 +1,33 @@
 """Studies and trials as JSON."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
+
+from ckptmerge.wire import examples
 from ckptmerge.wire.best import Certificate, Gain, Passes, Score
-from ckptmerge.wire.resource import Resource
+from ckptmerge.wire.checkpoints import Step
+from ckptmerge.wire.resource import Resource, RunName, shown
+from ckptmerge.wire.runs import NewStudySpec
+
+_BY_STEPS: examples.Example = {
+    "run": examples.RUN["name"],
+    "steps": examples.STUDY["steps"],
+    "study": {"budget": 12},
+}
+_NEWEST: examples.Example = {"run": examples.RUN["name"], "window": 8}
+
+_TESTS: examples.Example = {
+    "study": examples.STUDY["id"],
+    **{key: examples.STUDY[key] for key in ("run", "era")},
+    **{key: examples.STUDY["verdict"][key] for key in ("promoted", "artifact", "reason", "tests")},
+}
 
 
 class TrialResource(Resource):
     """One candidate of a study."""
+
+    model_config = shown(examples.TRIAL)
 
     trial: int
     name: str | None
@@ -29,6 +49,8 @@ class TrialResource(Resource):
 class TrialPage(Resource):
     """Trials in the order in which they were proposed."""
 
+    model_config = shown(examples.TRIALS)
+
     items: list[TrialResource]
     next: str | None
 
@@ -49,6 +71,8 @@ class VerdictResource(Resource):
 
 class StudyResource(Resource):
     """The search over one window."""
+
+    model_config = shown(examples.STUDY)
 
     id: str
     run: str
@@ -74,18 +98,59 @@ class StudyResource(Resource):
 class StudyPage(Resource):
     """Studies, newest first."""
 
+    model_config = shown(examples.STUDIES)
+
     items: list[StudyResource]
     next: str | None
 
 
+class NewStudy(Resource):
+    """A study to open by hand, over checkpoints of one attempt of a run.
+
+    Exactly one of ``steps``, ``checkpoints`` and ``window`` says which.
+    """
+
+    model_config = shown(_BY_STEPS, _NEWEST)
+
+    run: RunName
+    steps: Annotated[list[Step], Field(max_length=64)] | None = None
+    """Oldest first, of the latest attempt that has them all."""
+    checkpoints: Annotated[list[str], Field(max_length=64)] | None = None
+    """Ids, oldest first."""
+    window: Annotated[int, Field(ge=2, le=64)] | None = None
+    """So many of the newest complete checkpoints."""
+    study: NewStudySpec | None = None
+    """How to search; what is left out is as the run says."""
+
+
+class StudyTests(Resource):
+    """Every test that a study came to, passed or not: the evidence for its verdict."""
+
+    model_config = shown(_TESTS)
+
+    study: str
+    run: RunName
+    era: int
+    promoted: bool
+    artifact: str | None
+    """What became the run's best: a merge, or the newest checkpoint; null where nothing did."""
+    reason: str
+    tests: list[Certificate]
+    """In the order in which they were made."""
+
+
 class StudyChange(Resource):
     """What may be asked of a study."""
+
+    model_config = shown(examples.STUDY_CHANGE)
 
     state: Literal["cancelled"]
 
 
 class EventResource(Resource):
     """Something that happened."""
+
+    model_config = shown(examples.EVENT)
 
     id: str
     run: str

@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 
 from ckptmerge.domain.checkpoint import Checkpoint, FileEntry, Manifest, require_one_model
 from ckptmerge.domain.digest import Digest
-from ckptmerge.errors import MissingError, StepExistsError
+from ckptmerge.errors import StepExistsError
 from ckptmerge.formats.side_files import is_side_file
 from ckptmerge.storage.blobs import BlobStore
 from ckptmerge.storage.records import CheckpointRecord, EventRecord, RunRecord
 from ckptmerge.storage.store import Store, Unit
 from ckptmerge.workflow.blob_files import laid_out
-from ckptmerge.workflow.open_studies import open_due, usable_checkpoints
+from ckptmerge.workflow.blob_records import LOST, put_files_on_record
+from ckptmerge.workflow.open_studies import complete_checkpoints, open_due
 from ckptmerge.workflow.register import missing_side_files, register
 from ckptmerge.workflow.stored import require
 
@@ -39,7 +40,7 @@ def admit(
     """Register a checkpoint whose files are blobs, and open a study where one is due.
 
     Every byte of the weights is read once and checked before anything is recorded. The same files
-    at the same step again change nothing.
+    at the same step again change nothing, but bring back a checkpoint whose bytes are gone.
 
     Args:
         store: Where it is recorded.
@@ -62,10 +63,12 @@ def admit(
     with store.read() as snapshot:
         record = require(snapshot, RunRecord, run, "run")
         known = _known(snapshot.find(CheckpointRecord, run=run), given)
-    if known is not None and (step is None or known.step == step):
+    if known is not None and step in {None, known.step} and _is_held(known, blobs):
         return Admission(known, new=False)
     everything = _with_files_of_run(files, record)
-    _require_blobs(blobs, everything)
+    with store.write() as unit:
+        # Their time of grace begins anew: reading them may take long, and nothing names them yet.
+        put_files_on_record(unit, blobs, everything, now=now)
     with laid_out(blobs, everything) as folder:
         checkpoint = register(folder, step=step)
         missing = missing_side_files(folder)
@@ -75,24 +78,29 @@ def admit(
         if next_attempt:
             record = unit.update(replace(record, attempt=record.attempt + 1, considered=0))
         before = _at_step(unit, record, checkpoint.step)
-        if before is not None and before.given == given:
-            return Admission(before, new=False)
-        if before is not None:
+        if before is not None and before.given != given:
             raise StepExistsError(_step_exists(before))
-        _require_one_model(usable_checkpoints(unit, record), checkpoint)
-        added = unit.insert(
-            CheckpointRecord(
-                id=new_id("c"),
-                run=run,
-                attempt=record.attempt,
-                step=checkpoint.step,
-                tokens=checkpoint.tokens,
-                manifest=checkpoint.manifest,
-                given=given,
-                missing=missing,
-                created=now,
+        if before is not None and _is_held(before, blobs):
+            return Admission(before, new=False)
+        _require_one_model(complete_checkpoints(unit, record), checkpoint)
+        put_files_on_record(unit, blobs, checkpoint.manifest.files, now=now)
+        if before is None:
+            added = unit.insert(
+                CheckpointRecord(
+                    id=new_id("c"),
+                    run=run,
+                    attempt=record.attempt,
+                    step=checkpoint.step,
+                    tokens=checkpoint.tokens,
+                    manifest=checkpoint.manifest,
+                    given=given,
+                    missing=missing,
+                    created=now,
+                )
             )
-        )
+        else:
+            brought_back = replace(before, manifest=checkpoint.manifest, missing=missing)
+            added = unit.update(replace(brought_back, removed=None))
         _record_event(unit, added, now=now, new_id=new_id)
         open_due(unit, record, now=now, new_id=new_id)
         return Admission(added, new=True)
@@ -110,7 +118,7 @@ def complete(
     """
     completed = []
     for record in unit.find(CheckpointRecord, run=run.name):
-        if not record.missing:
+        if not record.missing or record.removed is not None or not _has_bytes(record, blobs):
             continue
         files = _with_files_of_run(record.manifest.files, run)
         with laid_out(blobs, files) as folder:
@@ -129,25 +137,21 @@ def _known(records: Sequence[CheckpointRecord], given: Digest) -> CheckpointReco
     return next((record for record in reversed(records) if record.given == given), None)
 
 
+def _is_held(record: CheckpointRecord, blobs: BlobStore) -> bool:
+    """Say whether a checkpoint is still what it was: neither given up by retention, nor lost."""
+    lost = any(what.startswith(LOST) for what in record.missing)
+    return record.removed is None and not lost and _has_bytes(record, blobs)
+
+
+def _has_bytes(record: CheckpointRecord, blobs: BlobStore) -> bool:
+    return all(blobs.size(file.digest) == file.size for file in record.manifest.files)
+
+
 def _with_files_of_run(files: Sequence[FileEntry], run: RunRecord) -> tuple[FileEntry, ...]:
     """Add the run's side files where the checkpoint brings none of that name."""
     own = {file.name for file in files}
     lent = (file for file in run.files if file.name not in own and is_side_file(file.name))
     return (*files, *lent)
-
-
-def _require_blobs(blobs: BlobStore, files: Sequence[FileEntry]) -> None:
-    for file in files:
-        size = blobs.size(file.digest)
-        if size is None:
-            raise MissingError(
-                f"blob {file.digest} ({file.name}) was not uploaded; "
-                f"PUT it to /v1/blobs/{file.digest} first"
-            )
-        if size != file.size:
-            raise MissingError(
-                f"{file.name} is said to have {file.size} bytes, its blob has {size}"
-            )
 
 
 def _at_step(unit: Unit, run: RunRecord, step: int) -> CheckpointRecord | None:

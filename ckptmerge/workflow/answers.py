@@ -2,11 +2,13 @@
 
 import math
 from datetime import UTC, datetime
+from typing import Literal
 
 from ckptmerge.config.study import StudySpec as StudyFile
 from ckptmerge.domain.checkpoint import Manifest
+from ckptmerge.domain.study import StudyState
+from ckptmerge.errors import MissingError
 from ckptmerge.storage.records import (
-    ArtifactRecord,
     CheckpointRecord,
     EventRecord,
     HeldOutRecord,
@@ -19,8 +21,14 @@ from ckptmerge.storage.store import Snapshot
 from ckptmerge.wire import best as wire
 from ckptmerge.wire.checkpoints import CheckpointResource
 from ckptmerge.wire.resource import File
-from ckptmerge.wire.runs import RunResource, WindowPolicySpec
-from ckptmerge.wire.studies import EventResource, StudyResource, TrialResource, VerdictResource
+from ckptmerge.wire.runs import RetentionSpec, RunResource, WindowPolicySpec
+from ckptmerge.wire.studies import (
+    EventResource,
+    StudyResource,
+    StudyTests,
+    TrialResource,
+    VerdictResource,
+)
 from ckptmerge.workflow.stored import StoredStudy, require
 
 
@@ -35,13 +43,21 @@ def checkpoint_resource(record: CheckpointRecord) -> CheckpointResource:
         tokens=record.tokens,
         digest=str(manifest.digest),
         content=str(manifest.content),
-        state="incomplete" if record.missing else "complete",
+        state=_state(record),
         missing=list(record.missing),
+        pinned=record.pinned,
+        removed=None if record.removed is None else timestamp(record.removed),
         parameters=manifest.parameters,
         bytes=manifest.bytes,
         created=timestamp(record.created),
         files=files_of(manifest, f"/v1/checkpoints/{record.id}/files"),
     )
+
+
+def _state(record: CheckpointRecord) -> Literal["complete", "incomplete", "removed"]:
+    if record.removed is not None:
+        return "removed"
+    return "incomplete" if record.missing else "complete"
 
 
 def run_resource(snapshot: Snapshot, record: RunRecord) -> RunResource:
@@ -58,6 +74,7 @@ def run_resource(snapshot: Snapshot, record: RunRecord) -> RunResource:
         window=WindowPolicySpec(
             size=record.window.size, every=record.window.every, minimum=record.window.minimum
         ),
+        retention=RetentionSpec.of(record.retention),
         files={file.name: str(file.digest) for file in record.files},
         created=timestamp(record.created),
     )
@@ -84,8 +101,33 @@ def study_resource(snapshot: Snapshot, record: StudyRecord) -> StudyResource:
         trials=len(tasks),
         observed=sum(task.observation is not None for task in tasks),
         winner=record.winner,
-        verdict=None if record.verdict is None else _verdict(record.verdict),
+        verdict=None if record.verdict is None else verdict_resource(record.verdict),
         created=timestamp(record.created),
+    )
+
+
+def study_tests(record: StudyRecord) -> StudyTests:
+    """Show the tests behind a study's verdict.
+
+    Raises:
+        MissingError: it has none, or not yet.
+    """
+    if record.verdict is None:
+        going = record.state in {StudyState.SEARCHING, StudyState.FROZEN}
+        raise MissingError(
+            f"study {record.id} is {record.state}: nothing has been decided yet; ask again once it "
+            "is decided"
+            if going
+            else f"study {record.id} was {record.state} ({record.stopped}), and never decided"
+        )
+    return StudyTests(
+        study=record.id,
+        run=record.run,
+        era=record.era,
+        promoted=record.verdict.best is not None,
+        artifact=record.verdict.best,
+        reason=record.verdict.reason,
+        tests=[wire.Certificate.of(certificate) for certificate in record.verdict.certificates],
     )
 
 
@@ -94,117 +136,6 @@ def trial_resources(stored: StoredStudy) -> list[TrialResource]:
     return [
         _trial(trial.state.value, stored.of_trial(trial.index)) for trial in stored.study.trials
     ]
-
-
-def best_of(snapshot: Snapshot, record: RunRecord) -> wire.Best | None:
-    """Answer "what are the best weights of this run"; None while there are none at all."""
-    if record.best is not None and record.best.startswith("a_"):
-        return _promoted(snapshot, record, record.best)
-    if record.best is not None:
-        return _overtaken(snapshot, record, record.best)
-    found = snapshot.find(CheckpointRecord, run=record.name, newest_first=True)
-    usable = [c for c in found if c.attempt == record.attempt and not c.missing]
-    if not usable:
-        return None
-    newest = max(usable, key=lambda checkpoint: checkpoint.step)
-    study = _last_decided(snapshot, record)
-    verdict = None if study is None else study.verdict
-    covers = study is not None and newest.id == study.checkpoints[-1]
-    reason = "no study of this run has been decided yet; this is its newest checkpoint"
-    if verdict is not None:
-        reason = (
-            verdict.reason if covers else f"newest checkpoint; the last study: {verdict.reason}"
-        )
-    return _answer(
-        record,
-        kind="checkpoint",
-        manifest=newest.manifest,
-        href=f"/v1/checkpoints/{newest.id}/files",
-        reason=reason,
-        newest=newest,
-        study=study if covers else None,
-        weighed=[(newest, 1.0)],
-    )
-
-
-def _overtaken(snapshot: Snapshot, record: RunRecord, key: str) -> wire.Best:
-    """Answer with the checkpoint that was shown better than the merge before it."""
-    checkpoint = require(snapshot, CheckpointRecord, key, "checkpoint")
-    study = require(snapshot, StudyRecord, record.promotion or "", "study")
-    reason = study.verdict.reason if study.verdict is not None else ""
-    return _answer(
-        record,
-        kind="checkpoint",
-        manifest=checkpoint.manifest,
-        href=f"/v1/checkpoints/{checkpoint.id}/files",
-        reason=reason,
-        newest=checkpoint,
-        study=study,
-        weighed=[(checkpoint, 1.0)],
-        promoted=True,
-    )
-
-
-def _promoted(snapshot: Snapshot, record: RunRecord, key: str) -> wire.Best:
-    """Answer with the merge that was promoted."""
-    artifact = require(snapshot, ArtifactRecord, key, "artifact")
-    study = require(snapshot, StudyRecord, artifact.study, "study")
-    window = [require(snapshot, CheckpointRecord, c, "checkpoint") for c in study.checkpoints]
-    reason = study.verdict.reason if study.verdict is not None else ""
-    return _answer(
-        record,
-        kind="merge",
-        manifest=artifact.manifest,
-        href=f"/v1/artifacts/{artifact.id}/files",
-        reason=reason,
-        newest=window[-1],
-        study=study,
-        weighed=list(zip(window, artifact.weights.values, strict=True)),
-        artifact=artifact.id,
-    )
-
-
-def _answer(
-    record: RunRecord,
-    *,
-    kind: str,
-    manifest: Manifest,
-    href: str,
-    reason: str,
-    newest: CheckpointRecord,
-    study: StudyRecord | None,
-    weighed: list[tuple[CheckpointRecord, float]],
-    artifact: str | None = None,
-    promoted: bool = False,
-) -> wire.Best:
-    verdict = None if study is None or study.verdict is None else _verdict(study.verdict)
-    return wire.Best.model_validate(
-        {
-            "run": record.name,
-            "kind": kind,
-            "promoted": promoted or artifact is not None,
-            "reason": reason,
-            "artifact": artifact,
-            "digest": str(manifest.digest),
-            "step": newest.step,
-            "tokens": newest.tokens,
-            "study": None if study is None else study.id,
-            "stopped": "" if study is None else study.stopped or "",
-            "weights": [
-                wire.Weight(checkpoint=c.id, attempt=c.attempt, step=c.step, weight=value)
-                for c, value in weighed
-            ],
-            "groups": None,
-            "score": None if verdict is None else verdict.score,
-            "baselines": {} if verdict is None else verdict.baselines,
-            "gains": [] if verdict is None else verdict.gains,
-            "better_than_uniform": None if verdict is None else verdict.better_than_uniform,
-            "certificate": verdict.tests[-1] if verdict is not None and verdict.tests else None,
-            "tests": [] if verdict is None else verdict.tests,
-            "passes": None if verdict is None else verdict.passes,
-            "files": files_of(manifest, href),
-        }
-    )
 
 
 def event_resource(record: EventRecord) -> EventResource:
@@ -232,7 +163,8 @@ def timestamp(seconds: float) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _verdict(verdict: Verdict) -> VerdictResource:
+def verdict_resource(verdict: Verdict) -> VerdictResource:
+    """Describe what a study came to."""
     return VerdictResource(
         promoted=verdict.best is not None,
         artifact=verdict.best,
@@ -263,12 +195,7 @@ def _trial(state: str, record: TaskRecord) -> TrialResource:
             "reason": task.reason,
             "reused": record.reused,
             "worker": task.worker,
-            "attempts": task.fence,
+            "attempts": task.attempts,
             "seconds": {} if task.outcome is None else dict(task.outcome.seconds),
         }
     )
-
-
-def _last_decided(snapshot: Snapshot, record: RunRecord) -> StudyRecord | None:
-    found = snapshot.find(StudyRecord, run=record.name, state="decided", newest_first=True, limit=1)
-    return found[0] if found else None

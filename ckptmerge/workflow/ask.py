@@ -40,7 +40,7 @@ def ask(study: Study, proposer: Proposer) -> tuple[Study, Trial] | Stop:
             return _with_trial(study, weights, name)
     if not study.observed:
         raise RefusedError("no candidate gave a finite loss: there is nothing to search from")
-    proposal = proposer(_request(study))
+    proposal = proposer(proposal_request(study))
     if study.passes >= study.spec.budget:
         return Stop(_winner(study, proposal), f"the budget of {study.spec.budget} passes is spent")
     if proposal.stop is not None:
@@ -62,7 +62,8 @@ def _with_trial(study: Study, weights: MergeWeights, name: str | None) -> tuple[
     return study, study.trials[-1]
 
 
-def _request(study: Study) -> ProposalRequest:
+def proposal_request(study: Study) -> ProposalRequest:
+    """Return everything that the study's next candidate depends on."""
     points = [(trial.weights, trial.observation) for trial in study.observed]
     return ProposalRequest(
         space=study.spec.space,

@@ -19,8 +19,8 @@ class Audit:
     score: Score
     baselines: Mapping[str, Score]
     gains: tuple[Gain, ...]
-    """Of a promoted merge, against the newest checkpoint, the best parent and the best uniform
-    average; empty while nothing is promoted."""
+    """Of a promoted merge, against the newest checkpoint, the best parent, what was best
+    before and the best uniform average; empty while nothing is promoted."""
     better_than_uniform: Gain | None
     """Against the uniform average best on search: a claim of its own, with its own interval."""
 

@@ -191,8 +191,8 @@ def _losses(
 def _audit(desk: Desk, stored: StoredStudy, decision: Decision) -> Audit:
     """Report the promoted bytes, their rivals and the averages on the audit split."""
     study = stored.study
-    rivals_of_it = _subjects(stored)
-    subjects = dict(rivals_of_it)
+    against = _subjects(stored)
+    subjects = dict(against)
     if decision.artifact is not None:
         subjects[""] = _record_of(desk, stored, decision.artifact).id
     readers: dict[str, Callable[[], DocumentScores]] = {
@@ -208,7 +208,7 @@ def _audit(desk: Desk, stored: StoredStudy, decision: Decision) -> Audit:
     return audit(
         subject=scores.pop("", None),
         baselines=scores,
-        rivals=tuple(rivals_of_it),
+        rivals=tuple(against),
         best_uniform=None if uniform is None else uniform.name,
         objective=study.spec.objective,
         seed=study.spec.seed,

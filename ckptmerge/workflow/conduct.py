@@ -48,14 +48,20 @@ class Conductor:
             if stored.study.state is StudyState.SEARCHING:
                 return self._tell(stored) or self._search(stored)
             if stored.study.state is StudyState.FROZEN:
-                conclude(self.desk, stored)
-                return True
+                return self._conclude(stored)
         except WaitingError:
-            return False
+            return True  # more was asked of workers, who must hear of it, or somebody ended it
         except CkptmergeError as error:
             self._end(stored, str(error))
             return True
         return False
+
+    def _conclude(self, stored: StoredStudy) -> bool:
+        """Take a frozen study on towards its verdict, once all that was asked for is there."""
+        if not all(record.task.over for record in stored.tasks):
+            return False
+        conclude(self.desk, stored)
+        return True
 
     def _tell(self, stored: StoredStudy) -> bool:
         """Reduce scores that came in to observations; how noisy they are the newest's say."""
@@ -158,6 +164,8 @@ class Conductor:
         """End a study that cannot go on; the best stays as it is."""
         with self.desk.store.write() as unit:
             record = require(unit, StudyRecord, stored.record.id, "study")
+            if record.state is not stored.record.state:
+                return  # somebody has ended it meanwhile, for a reason of their own
             unit.update(replace(record, state=StudyState.REFUSED, stopped=reason))
             cancel_tasks(unit, record.id)
             self.desk.emit(unit, stored, "study-refused", artifact=None, reason=reason)

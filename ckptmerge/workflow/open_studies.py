@@ -11,7 +11,13 @@ from ckptmerge.domain.space import SearchSpace, SpaceKind
 from ckptmerge.domain.study import Study, StudySpec, StudyState
 from ckptmerge.domain.window import Window
 from ckptmerge.errors import InvalidInputError
-from ckptmerge.storage.records import CheckpointRecord, EventRecord, RunRecord, StudyRecord
+from ckptmerge.storage.records import (
+    CheckpointRecord,
+    EventRecord,
+    Opening,
+    RunRecord,
+    StudyRecord,
+)
 from ckptmerge.storage.store import Unit
 from ckptmerge.workflow.stored import as_checkpoint
 
@@ -78,15 +84,46 @@ def open_due(
     going = (StudyState.SEARCHING, StudyState.FROZEN)
     if any(unit.count(StudyRecord, run=run.name, state=state) for state in going):
         return None
-    usable = usable_checkpoints(unit, run)
+    arrived = complete_checkpoints(unit, run)
     policy = run.window
-    passed = (len(usable) - run.considered) // policy.every
+    passed = (len(arrived) - run.considered) // policy.every
     # A window ends with every so many-th checkpoint, however long the study before it took.
     end = run.considered + passed * policy.every
-    if passed < 1 or end < policy.minimum:
+    window = [c for c in arrived[:end] if c.removed is None][-policy.size :]
+    if passed < 1 or len(window) < policy.minimum:
         return None
-    window = usable[:end][-policy.size :]
+    unit.update(replace(run, considered=end))
     file = StudyFile.model_validate(dict(run.study))
+    return record_study(unit, run, window, file, skipped=passed - 1, now=now, new_id=new_id)
+
+
+def record_study(
+    unit: Unit,
+    run: RunRecord,
+    window: Sequence[CheckpointRecord],
+    file: StudyFile,
+    *,
+    skipped: int = 0,
+    opening: Opening | None = None,
+    now: float,
+    new_id: Callable[[str], str],
+) -> StudyRecord:
+    """Put a study over a window on record, and that it was opened.
+
+    Args:
+        unit: Where it goes.
+        run: Whose checkpoints they are.
+        window: Oldest first.
+        file: How to search.
+        skipped: Windows that were passed over since the study before.
+        opening: The request that opens it, where somebody does so by hand.
+        now: Seconds since 1970.
+        new_id: Makes an id.
+
+    Raises:
+        InvalidInputError: the specification does not fit the window.
+        IncompatibleCheckpointsError: the checkpoints are not of one model.
+    """
     study = open_study(
         [as_checkpoint(record) for record in window],
         space=file.space,
@@ -106,14 +143,14 @@ def open_due(
         spec=study.spec,
         context=file.context,
         state=study.state,
+        opening=opening,
         created=now,
     )
-    unit.update(replace(run, considered=end))
     unit.insert(record)
     data = {
         "study": record.id,
         "steps": [checkpoint.step for checkpoint in window],
-        "skipped": passed - 1,
+        "skipped": skipped,
     }
     unit.insert(
         EventRecord(id=new_id("v"), run=run.name, kind="study-opened", data=data, created=now)
@@ -121,8 +158,11 @@ def open_due(
     return record
 
 
-def usable_checkpoints(unit: Unit, run: RunRecord) -> list[CheckpointRecord]:
-    """Return the complete checkpoints of the run's present attempt, in order of training."""
+def complete_checkpoints(unit: Unit, run: RunRecord) -> list[CheckpointRecord]:
+    """Return the complete checkpoints of the run's present attempt, in order of training.
+
+    Those whose bytes were removed are among them: they are counted, and enter no window.
+    """
     found = unit.find(CheckpointRecord, run=run.name)
-    usable = [c for c in found if c.attempt == run.attempt and not c.missing]
-    return sorted(usable, key=lambda checkpoint: checkpoint.step)
+    complete = [c for c in found if c.attempt == run.attempt and not c.missing]
+    return sorted(complete, key=lambda checkpoint: checkpoint.step)

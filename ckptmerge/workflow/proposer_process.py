@@ -15,7 +15,8 @@ import time
 from types import TracebackType
 from typing import IO, Self
 
-from ckptmerge.errors import ProposerError
+from ckptmerge.errors import ProposerError, RefusedError
+from ckptmerge.proposal.belief import Posterior, PosteriorRequest, posterior_from_json
 from ckptmerge.proposal.request import Proposal, ProposalRequest, proposal_from_json
 
 _MODULE = "ckptmerge.workflow.propose"
@@ -38,7 +39,8 @@ class ProposerProcess:
         """Prepare, without starting anything yet.
 
         Args:
-            timeout: Seconds that one request may take, a restart included.
+            timeout: Seconds that one request may take, a restart included; not those that it
+                waits for others.
             module: What the child runs; another one only to test this side.
         """
         self._timeout = timeout
@@ -65,26 +67,40 @@ class ProposerProcess:
         return None if self._child is None else self._child.process.pid
 
     def propose(self, request: ProposalRequest) -> Proposal:
-        """Return the child's answer.
+        """Return the child's next candidate.
 
         Raises:
             ProposerError: the child refused the request, died twice, or took too long.
         """
-        deadline = time.monotonic() + self._timeout
-        line = request.as_json().encode() + b"\n"
+        return proposal_from_json(self._answer(request.as_json()))
+
+    def posterior(self, request: PosteriorRequest) -> Posterior:
+        """Return what the child believes about the losses.
+
+        Raises:
+            RefusedError: there are too few observations to believe anything.
+            ProposerError: the child refused the request, died twice, or took too long.
+        """
+        return posterior_from_json(self._answer(request.as_json()))
+
+    def close(self) -> None:
+        """End the child; a later request starts a new one."""
         with self._lock:
+            self._discard()
+
+    def _answer(self, request: str) -> str:
+        """Ask the child, and return its answer where that is no refusal."""
+        line = request.encode() + b"\n"
+        with self._lock:
+            deadline = time.monotonic() + self._timeout
             try:
                 text = self._living_child().exchange(line, deadline)
             except _ChildDiedError:
                 text = self._second_try(line, deadline)
             except TimeoutError as error:
                 raise self._overdue() from error
-        return _read(text)
-
-    def close(self) -> None:
-        """End the child; a later request starts a new one."""
-        with self._lock:
-            self._discard()
+        _require_answered(text)
+        return text
 
     def _second_try(self, line: bytes, deadline: float) -> str:
         """Ask a fresh child; the first one may have been killed for no fault of the request."""
@@ -206,13 +222,15 @@ class _Child:
         return _ChildDiedError(self.last_words() or f"(exit code {self.process.returncode})")
 
 
-def _read(text: str) -> Proposal:
-    """Read an answer.
+def _require_answered(text: str) -> None:
+    """Check that the child did as it was asked.
 
     Raises:
-        ProposerError: the answer is the refusal of the request.
+        ProposerError: it says that the request is none.
+        RefusedError: it says why it cannot answer.
     """
     answer = json.loads(text)
     if "error" in answer:
         raise ProposerError(f"the proposer refused the request: {answer['error']}")
-    return proposal_from_json(text)
+    if "refused" in answer:
+        raise RefusedError(answer["refused"])

@@ -1,6 +1,8 @@
 """A study as the store knows it: its record, its window and its tasks, put together."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ckptmerge.domain.checkpoint import Checkpoint
 from ckptmerge.domain.observation import Split
@@ -19,6 +21,9 @@ from ckptmerge.storage.records import (
     TaskRecord,
 )
 from ckptmerge.storage.store import Snapshot
+
+_PAGE = 500
+"""Records held at once by whoever goes through all of them."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,14 @@ def require(snapshot: Snapshot, kind: type[R], key: str, what: str) -> R:
             f"there is no {what} {key!r}; check the name, and whether this is the service you mean"
         )
     return record
+
+
+def every(snapshot: Snapshot, kind: type[R], /, **equal: Any) -> Iterator[R]:
+    """Go through all records of a kind, however many there are, a page at a time."""
+    after: str | None = None
+    while page := snapshot.find(kind, after=after, limit=_PAGE, **equal):
+        yield from page
+        after = getattr(page[-1], kind.KEY)
 
 
 def load_study(snapshot: Snapshot, key: str) -> StoredStudy:

@@ -75,6 +75,17 @@ def renew_lease(unit: Unit, key: str, fence: int, *, clock: float, ttl: float) -
     return save(unit, record, record.task.renew(fence, now=clock, ttl=ttl))
 
 
+def give_back_lease(unit: Unit, key: str, fence: int) -> TaskRecord:
+    """Queue a task again whose worker was told to stop; a lease that is over changes nothing.
+
+    Raises:
+        MissingError: there is no such task.
+        LeaseLostError: the task was given to somebody else.
+    """
+    record = require(unit, TaskRecord, key, "lease")
+    return save(unit, record, record.task.give_back(fence))
+
+
 def finish_lease(unit: Unit, key: str, fence: int, outcome: Outcome, *, now: float) -> TaskRecord:
     """Take a task's outcome, and keep its scores for studies to come.
 

@@ -12,7 +12,8 @@ from ckptmerge.storage.store import Snapshot
 from ckptmerge.wire.best import Best
 from ckptmerge.wire.runs import RunResource
 from ckptmerge.wire.studies import StudyResource, TrialResource
-from ckptmerge.workflow.answers import best_of, run_resource, study_resource, trial_resources
+from ckptmerge.workflow.answers import run_resource, study_resource, trial_resources
+from ckptmerge.workflow.best import best_of
 from ckptmerge.workflow.stored import load_study
 from service.dependencies import Service
 

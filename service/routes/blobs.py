@@ -6,11 +6,13 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response
 
 from ckptmerge.domain.digest import Digest
-from ckptmerge.storage.records import BlobRecord
+from ckptmerge.errors import DigestMismatchError
 from ckptmerge.storage.store import Unit
+from ckptmerge.workflow.blob_records import put_on_record
 from service.dependencies import Limits, Service
 from service.downloads import blob_response
-from service.routes.runs import PROBLEM, Responses
+from service.interface import refusals
+from service.routes.transfers import BYTES, CONDITIONS, RANGES, UPLOAD, described, sent
 from service.uploads import announced, receive
 
 router = APIRouter(prefix="/v1/blobs", tags=["blobs"])
@@ -19,15 +21,14 @@ InPath = Annotated[
     str, Path(pattern="^[0-9a-f]{64}$", description="SHA-256 in lower-case hexadecimal.")
 ]
 
-_BODY = {
-    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-}
+_DIGEST = "sha256:b2116fb3584d45afa8323a8cd080c4118ac13713e6640b76d81e4a4428543d0e"
 
-_NOT_MODIFIED: Responses = {304: {"description": "The client has these bytes already."}}
-_REFUSED: Responses = {
-    404: {**PROBLEM, "description": "There is no such blob."},
-    412: {**PROBLEM, "description": "If-Match names other bytes."},
-}
+_OTHER_DIGEST = (
+    f"the bytes are sha256:{'0' * 64}, announced was {_DIGEST}; they were damaged on the way, or "
+    "named wrongly"
+)
+
+_NO_BLOB = f"there is no blob {_DIGEST}"
 
 
 @router.put(
@@ -35,14 +36,10 @@ _REFUSED: Responses = {
     status_code=201,
     operation_id="put_blob",
     response_class=Response,
-    openapi_extra={"requestBody": {"required": True, **_BODY}},
+    openapi_extra={"requestBody": {"required": True, **BYTES}},
     responses={
         200: {"description": "The blob was there already; the body was not read."},
-        408: {**PROBLEM, "description": "The client fell silent in the middle of the body."},
-        411: {**PROBLEM, "description": "The body must announce its length."},
-        413: {**PROBLEM, "description": "The body is too large."},
-        422: {**PROBLEM, "description": "The bytes are not those of the digest."},
-        507: {**PROBLEM, "description": "The disk is full."},
+        **refusals({**UPLOAD, DigestMismatchError: _OTHER_DIGEST}),
     },
 )
 async def put_blob(
@@ -50,32 +47,29 @@ async def put_blob(
 ) -> Response:
     """Store bytes under their digest; what was answered with 201 survives the loss of power."""
     digest = Digest(hexadecimal)
-    size = service.blobs.size(digest)
-    status = 200 if size is not None else 201
-    if size is None:
+
+    def record(unit: Unit) -> bool:
+        if service.blobs.size(digest) is None:
+            return False
+        put_on_record(unit, service.blobs, digest, now=service.now())
+        return True
+
+    # Looked at again in the unit: what nothing names can be collected between the two.
+    known = service.blobs.size(digest) is not None and await service.write(record)
+    if not known:
         size = announced(request, at_most=limits.largest_blob)
         await receive(request, service.blobs, size=size, expected=digest)
-
-    def record(unit: Unit) -> None:
-        # A blob that was there may have no row yet: a kill can come between the two.
-        if unit.get(BlobRecord, digest.hex) is None:
-            unit.insert(BlobRecord(hex=digest.hex, size=size, created=service.now()))
-
-    await service.write(record)
-    return Response(status_code=status, headers={"Location": f"/v1/blobs/{digest}"})
+        await service.write(record)
+    location = {"Location": f"/v1/blobs/{digest}"}
+    return Response(status_code=200 if known else 201, headers=location)
 
 
 @router.get(
     "/sha256:{hexadecimal}",
     operation_id="get_blob",
     response_class=Response,
-    responses={
-        200: {"description": "The whole blob.", **_BODY},
-        206: {"description": "The range that was asked for.", **_BODY},
-        **_NOT_MODIFIED,
-        **_REFUSED,
-        416: {**PROBLEM, "description": "The range lies outside the blob."},
-    },
+    responses=sent(_NO_BLOB),
+    openapi_extra=RANGES,
 )
 async def get_blob(hexadecimal: InPath, request: Request, service: Service) -> Response:
     """Send a blob, or the part of it that is asked for."""
@@ -92,11 +86,8 @@ async def get_blob(hexadecimal: InPath, request: Request, service: Service) -> R
     "/sha256:{hexadecimal}",
     operation_id="head_blob",
     response_class=Response,
-    responses={
-        200: {"description": "The blob is there; the headers are those of GET."},
-        **_NOT_MODIFIED,
-        **_REFUSED,
-    },
+    responses=described(_NO_BLOB),
+    openapi_extra=CONDITIONS,
 )
 async def head_blob(hexadecimal: InPath, request: Request, service: Service) -> Response:
     """Describe a blob without sending it."""

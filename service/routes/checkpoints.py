@@ -9,19 +9,30 @@ from pydantic import ValidationError
 
 from ckptmerge.domain.checkpoint import FileEntry
 from ckptmerge.domain.digest import Digest
-from ckptmerge.errors import InvalidInputError, MissingError
+from ckptmerge.errors import (
+    CheckpointFormatError,
+    IncompatibleCheckpointsError,
+    InvalidInputError,
+    MissingError,
+    NonFiniteTensorError,
+    SourceRefusedError,
+    StepExistsError,
+)
 from ckptmerge.formats.manifest import WEIGHTS
 from ckptmerge.storage.records import CheckpointRecord, HeldOutRecord, RunRecord
 from ckptmerge.storage.store import Snapshot, Unit
+from ckptmerge.wire import examples
 from ckptmerge.wire.checkpoints import CheckpointPage, CheckpointResource, NewCheckpoint
 from ckptmerge.wire.resource import FileName
 from ckptmerge.wire.runs import NewRun
 from ckptmerge.workflow.admit import Admission, admit
-from ckptmerge.workflow.answers import checkpoint_resource
+from ckptmerge.workflow.answers import checkpoint_resource, timestamp
 from ckptmerge.workflow.stored import require
 from service.dependencies import Service, State
 from service.downloads import blob_response
-from service.routes.runs import DEFAULT_SET, MISSING, PROBLEM, InPath, new_run
+from service.interface import refusals
+from service.routes.runs import DEFAULT_SET, MISSING, InPath, new_run
+from service.routes.transfers import BYTES, CONDITIONS, RANGES, UPLOAD, described, sent
 from service.sources import take_in
 from service.uploads import announced, receive
 
@@ -29,30 +40,24 @@ router = APIRouter(prefix="/v1", tags=["checkpoints"])
 
 RAW = "application/octet-stream"
 
+StepInPath = Annotated[int, Path(ge=0, le=2**53, examples=[1600])]
+
+_NO_FILE = "there is no file 'vocab.json' here; there are ['config.json', 'model.safetensors']"
+
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {
-                "schema": NewCheckpoint.model_json_schema(),
+                "schema": NewCheckpoint.model_json_schema(
+                    ref_template="#/components/schemas/{model}"
+                ),
                 "examples": {
-                    "manifest": {
-                        "value": {
-                            "step": 1000,
-                            "tokens": 2048000,
-                            "files": [
-                                {
-                                    "name": WEIGHTS,
-                                    "size": 1234,
-                                    "digest": f"sha256:{'0' * 64}",
-                                }
-                            ],
-                        }
-                    },
-                    "source": {"value": {"step": 1000, "source": "/runs/a/step-1000"}},
+                    "manifest": {"value": examples.NEW_CHECKPOINT},
+                    "source": {"value": examples.NEW_CHECKPOINT_FROM_SOURCE},
                 },
             },
-            RAW: {"schema": {"type": "string", "format": "binary"}},
+            **BYTES["content"],
         },
     }
 }
@@ -65,12 +70,25 @@ _BODY: dict[str, Any] = {
     openapi_extra=_BODY,
     responses={
         200: {"model": CheckpointResource, "description": "The same bytes are known already."},
-        404: {**PROBLEM, "description": "There is no such run, or a blob was not uploaded."},
-        409: {**PROBLEM, "description": "The run has other bytes at this step."},
-        411: {**PROBLEM, "description": "A raw body must announce its length."},
-        413: {**PROBLEM, "description": "The body is too large."},
-        422: {**PROBLEM, "description": "The files are no usable checkpoint."},
-        507: {**PROBLEM, "description": "The disk is full."},
+        **refusals(
+            {
+                **UPLOAD,
+                SourceRefusedError: "/etc does not lie beneath a --source-root of this service, "
+                "or leads through a link; allowed are /runs",
+                MissingError: "there is no run 'olmo-1b'; make it with POST /v1/runs "
+                '{"name": "olmo-1b", "held_out": NAME} after uploading its held-out set to '
+                "/v1/held-out-sets/NAME",
+                StepExistsError: "run 'olmo-1b' has other bytes at step 1600 already; after a "
+                "rollback register them with ?attempt=next, which begins a new attempt",
+                IncompatibleCheckpointsError: "not a checkpoint of run 'olmo-1b': tensor 'lm_head' "
+                "is new; give another model a run of its own",
+                InvalidInputError: "a checkpoint has 'files' or a 'source'; give one of them",
+                CheckpointFormatError: "model.safetensors is not an acceptable safetensors file: "
+                "it ends within its header; save it again",
+                NonFiniteTensorError: "tensor 'lm_head' holds NaN or infinity; send a checkpoint "
+                "from before the training diverged",
+            }
+        ),
     },
 )
 async def create_checkpoint(
@@ -189,9 +207,9 @@ async def list_checkpoints(
 @router.get(
     "/runs/{run}/checkpoints/{step}",
     operation_id="get_checkpoint",
-    responses={404: {**PROBLEM, "description": "The run has no checkpoint at this step."}},
+    responses=refusals({MissingError: "run 'olmo-1b' has no checkpoint at step 1600"}),
 )
-async def get_checkpoint(run: InPath, step: int, service: Service) -> CheckpointResource:
+async def get_checkpoint(run: InPath, step: StepInPath, service: Service) -> CheckpointResource:
     """Describe the checkpoint at a step, of the latest attempt that has one."""
 
     def look(snapshot: Snapshot) -> CheckpointResource:
@@ -207,13 +225,15 @@ async def get_checkpoint(run: InPath, step: int, service: Service) -> Checkpoint
     "/checkpoints/{checkpoint}/files/{name}",
     operation_id="head_checkpoint_file",
     response_class=Response,
-    responses={404: {**PROBLEM, "description": "There is no such checkpoint or file."}},
+    responses=described(_NO_FILE),
+    openapi_extra=CONDITIONS,
 )
 @router.get(
     "/checkpoints/{checkpoint}/files/{name}",
     operation_id="get_checkpoint_file",
     response_class=Response,
-    responses={404: {**PROBLEM, "description": "There is no such checkpoint or file."}},
+    responses=sent(_NO_FILE),
+    openapi_extra=RANGES,
 )
 async def get_checkpoint_file(
     checkpoint: Annotated[str, Path(examples=["c_01JZ"])],
@@ -225,6 +245,12 @@ async def get_checkpoint_file(
     record = await service.read(
         lambda snapshot: require(snapshot, CheckpointRecord, checkpoint, "checkpoint")
     )
+    if record.removed is not None:
+        raise MissingError(
+            f"the bytes of checkpoint {record.id} (step {record.step}) were removed on "
+            f"{timestamp(record.removed)}; its record stays, and the same bytes sent again bring "
+            "it back"
+        )
     return file_response(request, service, record.manifest.files, name)
 
 

@@ -1,6 +1,7 @@
 """Events: what happened, as it happens."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -8,11 +9,32 @@ from fastapi import APIRouter, Header, Query
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from ckptmerge.storage.records import EventRecord
+from ckptmerge.wire import examples
 from ckptmerge.wire.resource import RunName
+from ckptmerge.wire.studies import EventResource
 from ckptmerge.workflow.answers import event_resource
 from service.dependencies import Service, State
 
 router = APIRouter(prefix="/v1/events", tags=["events"])
+
+_EVENT = {
+    "type": "object",
+    "description": "One event of the stream.",
+    "properties": {
+        "id": {"type": "string", "description": "What Last-Event-ID takes."},
+        "event": {"type": "string", "description": "Its kind."},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": EventResource.model_json_schema(),
+        },
+    },
+}
+_SENT = {
+    "id": examples.EVENT["id"],
+    "event": examples.EVENT["kind"],
+    "data": json.dumps(examples.EVENT),
+}
 
 PAUSE = 0.5
 """Seconds between looks for new events."""
@@ -22,7 +44,7 @@ PAUSE = 0.5
     "",
     operation_id="follow_events",
     response_class=EventSourceResponse,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"text/event-stream": {"schema": _EVENT, "example": _SENT}}}},
 )
 async def follow_events(
     service: Service,

@@ -5,20 +5,24 @@ from collections.abc import Callable, Mapping
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from service.problems import FieldError, Kind, problem_response
+from ckptmerge.wire.resource import shown
+from service.interface import refusals
+from service.problems import NOT_READY, FieldError, problem_response
 from service.telemetry import Metrics
-
-NOT_READY = Kind(503, "not-ready", "The service cannot work at the moment")
 
 
 class Alive(BaseModel):
     """The process answers."""
+
+    model_config = shown({"status": "alive"})
 
     status: str = "alive"
 
 
 class Readiness(BaseModel):
     """The service can do its work."""
+
+    model_config = shown({"ready": True, "checks": {"database": True, "studies": True}})
 
     ready: bool = True
     checks: dict[str, bool]
@@ -44,7 +48,7 @@ def health_router(ready: Callable[[], Mapping[str, bool]], metrics: Metrics) -> 
         operation_id="is_ready",
         summary="Can the service work?",
         response_model=Readiness,
-        responses={NOT_READY.status: {"description": NOT_READY.title}},
+        responses=refusals({NOT_READY: "not working: disk; the service's log says why"}),
     )
     def readiness(request: Request) -> Readiness | Response:
         checks = dict(ready())

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Request, Response
 
 from ckptmerge.domain.checkpoint import FileEntry
 from ckptmerge.domain.observation import Split
-from ckptmerge.errors import NameTakenError
+from ckptmerge.errors import HeldOutSetError, MissingError, NameTakenError
 from ckptmerge.evaluation.documents import HeldOutSet, load_held_out
 from ckptmerge.storage.blobs import BlobStore
 from ckptmerge.storage.records import HeldOutRecord
@@ -15,9 +15,11 @@ from ckptmerge.storage.store import Unit
 from ckptmerge.wire.resource import RunName
 from ckptmerge.wire.runs import HeldOutSetResource
 from ckptmerge.workflow.blob_files import laid_out
+from ckptmerge.workflow.blob_records import put_files_on_record, put_on_record
 from ckptmerge.workflow.stored import require
 from service.dependencies import Limits, Service
-from service.routes.runs import PROBLEM
+from service.interface import refusals
+from service.routes.transfers import UPLOAD
 from service.uploads import announced, receive
 
 router = APIRouter(prefix="/v1/held-out-sets", tags=["held-out sets"])
@@ -25,6 +27,16 @@ router = APIRouter(prefix="/v1/held-out-sets", tags=["held-out sets"])
 InPath = Annotated[RunName, Path(examples=["default"])]
 
 FILE = "held-out.jsonl"
+
+_DOCUMENTS = (
+    "It rained all night.",
+    "The ferry leaves at nine.",
+    "Bread rises slowly in the cold.",
+    "She sold the house in May.",
+    "The museum closes on Mondays.",
+    "Snow covered the tracks.",
+)
+"""About as few as every split gets two of; better hundreds."""
 
 
 @router.put(
@@ -34,15 +46,27 @@ FILE = "held-out.jsonl"
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
+            "content": {
+                "application/x-ndjson": {
+                    "schema": {"type": "string"},
+                    "example": "".join(
+                        f'{{"text": "{text}", "domain": "web"}}\n' for text in _DOCUMENTS
+                    ),
+                }
+            },
         }
     },
     responses={
         200: {"model": HeldOutSetResource, "description": "The same documents are there."},
-        409: {**PROBLEM, "description": "Other documents go by this name."},
-        411: {**PROBLEM, "description": "The body must announce its length."},
-        413: {**PROBLEM, "description": "The body is too large."},
-        422: {**PROBLEM, "description": "The body holds no usable documents."},
+        **refusals(
+            {
+                **UPLOAD,
+                NameTakenError: "'web-and-code' is another held-out set; upload this one under a "
+                "name of its own and let the run change to it, which begins a new era",
+                HeldOutSetError: "held-out.jsonl, line 7: a document needs 'text' or 'ids', this "
+                "one has neither",
+            }
+        ),
     },
 )
 async def put_held_out_set(
@@ -52,7 +76,9 @@ async def put_held_out_set(
     size = announced(request, at_most=limits.largest_held_out)
     digest = await receive(request, service.blobs, size=size, expected=None)
     file = FileEntry(FILE, size, digest)
+    await service.write(lambda unit: put_on_record(unit, service.blobs, digest, now=service.now()))
     documents = await service.off_loop(lambda: load_set(service.blobs, file))
+    resource = _resource(name, file, documents)  # a set that no split can be made of is refused
 
     def change(unit: Unit) -> bool:
         known = unit.get(HeldOutRecord, name)
@@ -62,19 +88,25 @@ async def put_held_out_set(
                 "let the run change to it, which begins a new era"
             )
         if known is None:
+            put_files_on_record(unit, service.blobs, [file], now=service.now())
             unit.insert(
                 HeldOutRecord(name=name, digest=documents.digest, file=file, created=service.now())
             )
         return known is None
 
     response.status_code = 201 if await service.write(change) else 200
-    return _resource(name, file, documents)
+    return resource
 
 
 @router.get(
     "/{name}",
     operation_id="get_held_out_set",
-    responses={404: {**PROBLEM, "description": "There is no such set."}},
+    responses=refusals(
+        {
+            MissingError: "there is no held-out set 'web-and-code'; check the name, and whether "
+            "this is the service you mean"
+        }
+    ),
 )
 async def get_held_out_set(name: InPath, service: Service) -> HeldOutSetResource:
     """Describe a held-out set: how many documents of each domain lie in each split."""

@@ -3,15 +3,21 @@
 import asyncio
 from contextlib import suppress
 from functools import partial
+from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from ckptmerge.domain.checkpoint import FileEntry
 from ckptmerge.domain.digest import Digest
 from ckptmerge.domain.observation import Split
 from ckptmerge.domain.task import Order, TaskKind, TaskState
 from ckptmerge.domain.task import Outcome as DomainOutcome
-from ckptmerge.errors import MissingError
+from ckptmerge.errors import (
+    InvalidInputError,
+    LeaseLostError,
+    MissingError,
+    OutcomeConflictError,
+)
 from ckptmerge.evaluation.scores import DocumentScores
 from ckptmerge.storage.blobs import BlobStore, read
 from ckptmerge.storage.records import (
@@ -32,16 +38,24 @@ from ckptmerge.wire.leases import (
     Renewed,
 )
 from ckptmerge.wire.resource import File
+from ckptmerge.workflow.blob_records import put_files_on_record, put_on_record
 from ckptmerge.workflow.stored import require
-from ckptmerge.workflow.tasks import finish_lease, lease_task, renew_lease
+from ckptmerge.workflow.tasks import (
+    finish_lease,
+    give_back_lease,
+    lease_task,
+    renew_lease,
+)
 from service.dependencies import Service, State
-from service.routes.runs import PROBLEM, Responses
+from service.interface import Details, refusals
 
 router = APIRouter(prefix="/v1/leases", tags=["leases"])
 
-LOST: Responses = {
-    404: {**PROBLEM, "description": "There is no such lease."},
-    409: {**PROBLEM, "description": "The lease is lost, or came to another outcome before."},
+_LOST: Details = {
+    MissingError: "there is no lease 't_01JZ'; check the name, and whether this is the service "
+    "you mean",
+    LeaseLostError: "the lease of task t_01JZ ran out, and another worker may hold it; throw the "
+    "work away and ask for new work",
 }
 
 
@@ -52,7 +66,9 @@ LOST: Responses = {
     responses={204: {"description": "There is no work."}},
     response_model=LeaseResource,
 )
-async def create_lease(wanted: LeaseRequest, service: Service) -> LeaseResource | Response:
+async def create_lease(
+    wanted: LeaseRequest, request: Request, service: Service
+) -> LeaseResource | Response:
     """Ask for work; waits up to ``wait`` seconds for some."""
     deadline = service.clock() + wanted.wait
     while True:
@@ -66,6 +82,9 @@ async def create_lease(wanted: LeaseRequest, service: Service) -> LeaseResource 
             return Response(status_code=204)
         with suppress(TimeoutError):
             await asyncio.wait_for(changed.wait(), left)
+        if await request.is_disconnected():
+            # Nobody would hear of the lease, and its task would wait until it runs out.
+            return Response(status_code=204)
 
 
 def _lease(unit: Unit, *, service: State, wanted: LeaseRequest) -> LeaseResource | None:
@@ -148,7 +167,7 @@ def _documents(service: State, record: HeldOutRecord, split: Split) -> LeasedSet
     )
 
 
-@router.put("/{lease}", operation_id="renew_lease", responses=LOST)
+@router.put("/{lease}", operation_id="renew_lease", responses=refusals(_LOST))
 async def renew(lease: str, renewal: Renewal, service: Service) -> Renewed:
     """Keep a lease; renew at a third of its time. ``cancel`` means that nobody wants the work."""
     ttl = service.settings.limits.lease_ttl
@@ -164,16 +183,41 @@ async def renew(lease: str, renewal: Renewal, service: Service) -> Renewed:
     return await service.write(change)
 
 
-@router.post("/{lease}/outcome", operation_id="finish_lease", responses=LOST)
+@router.post(
+    "/{lease}/outcome",
+    operation_id="finish_lease",
+    responses=refusals(
+        {
+            **_LOST,
+            OutcomeConflictError: "task t_01JZ was finished with another outcome; the first stands",
+            InvalidInputError: "not a file of per-document scores (header too large); score the "
+            "documents again",
+        }
+    ),
+)
 async def finish(lease: str, outcome: Outcome, service: Service) -> Renewed:
     """Hand in what came of a lease; the same outcome again changes nothing."""
     found = _domain(outcome)
     await service.off_loop(lambda: _require_usable(service.blobs, found))
-    await service.write(
-        lambda unit: finish_lease(unit, lease, outcome.fence, found, now=service.now())
-    )
+
+    def take(unit: Unit) -> None:
+        finish_lease(unit, lease, outcome.fence, found, now=service.now())
+        _put_on_record(unit, service, found)
+
+    await service.write(take)
     service.wake()
     return Renewed(expires_in=0.0, directive="continue")
+
+
+@router.delete(
+    "/{lease}", status_code=204, operation_id="give_back_lease", responses=refusals(_LOST)
+)
+async def give_back(
+    lease: str, fence: Annotated[int, Query(ge=1, le=2**53)], service: Service
+) -> None:
+    """Give a task back undone, so that another worker has it at once; again changes nothing."""
+    await service.write(lambda unit: give_back_lease(unit, lease, fence))
+    service.tell_workers()
 
 
 def _domain(outcome: Outcome) -> DomainOutcome:
@@ -189,6 +233,18 @@ def _domain(outcome: Outcome) -> DomainOutcome:
         seconds=outcome.seconds.model_dump(),
         bytes_written=outcome.bytes_written,
     )
+
+
+def _put_on_record(unit: Unit, service: State, outcome: DomainOutcome) -> None:
+    """Hold on to an outcome's blobs: scores for good, for studies to come will ask for them.
+
+    Raises:
+        MissingError: a blob has been collected meanwhile.
+    """
+    put_files_on_record(unit, service.blobs, outcome.files, now=service.now())
+    for digest in (outcome.scores, outcome.repeated):
+        if digest is not None:
+            put_on_record(unit, service.blobs, digest, now=service.now(), lasting=True)
 
 
 def _require_usable(blobs: BlobStore, outcome: DomainOutcome) -> None:

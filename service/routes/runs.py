@@ -3,11 +3,13 @@
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from starlette.exceptions import HTTPException
 
 from ckptmerge.config.study import StudySpec
 from ckptmerge.domain.checkpoint import FileEntry
+from ckptmerge.domain.digest import Digest
+from ckptmerge.domain.retention import Retention
 from ckptmerge.domain.run import Era, Run
 from ckptmerge.errors import InvalidInputError, MissingError, NameTakenError
 from ckptmerge.formats.side_files import is_side_file
@@ -17,23 +19,27 @@ from ckptmerge.storage.records import (
     WindowPolicy,
 )
 from ckptmerge.storage.store import Snapshot, Unit
-from ckptmerge.wire.best import Best
-from ckptmerge.wire.resource import FileName, RunName
-from ckptmerge.wire.runs import NewRun, RunPage, RunResource, WindowPolicySpec
+from ckptmerge.wire.resource import FileName, Resource, RunName
+from ckptmerge.wire.runs import NewRun, RetentionSpec, RunChange, RunPage, RunResource
 from ckptmerge.workflow.admit import complete
-from ckptmerge.workflow.answers import best_of, run_resource
+from ckptmerge.workflow.answers import run_resource
+from ckptmerge.workflow.blob_records import put_files_on_record
+from ckptmerge.workflow.change_run import change_run as make_change
 from ckptmerge.workflow.stored import require
 from service.dependencies import Service, State
-from service.problems import Problem
+from service.downloads import lists_tag
+from service.interface import refusals
+from service.routes.transfers import BYTES, UPLOAD
 from service.uploads import announced, receive
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
-Responses = dict[int | str, dict[str, Any]]
-"""What an operation may answer, for its documentation."""
-
-PROBLEM: dict[str, Any] = {"model": Problem, "content": {"application/problem+json": {}}}
-MISSING: Responses = {404: {**PROBLEM, "description": "There is no such run."}}
+MISSING = refusals(
+    {
+        MissingError: "there is no run 'olmo-1b'; check the name, and whether this is the service "
+        "you mean"
+    }
+)
 InPath = Annotated[RunName, Path(examples=["olmo-1b"])]
 
 DEFAULT_SET = "default"
@@ -45,8 +51,16 @@ DEFAULT_SET = "default"
     status_code=201,
     operation_id="create_run",
     responses={
-        404: {**PROBLEM, "description": "There is no such held-out set."},
-        409: {**PROBLEM, "description": "The run exists, with other settings."},
+        200: {"model": RunResource, "description": "The run is there, with these settings."},
+        **refusals(
+            {
+                MissingError: "there is no held-out set 'web-and-code' to judge run 'olmo-1b' on; "
+                "upload one with curl -T held-out.jsonl "
+                "http://HOST/v1/held-out-sets/web-and-code and name it in POST /v1/runs",
+                NameTakenError: "run 'olmo-1b' exists with other settings; GET /v1/runs/olmo-1b "
+                "shows them",
+            }
+        ),
     },
 )
 async def create_run(new: NewRun, service: Service, response: Response) -> RunResource:
@@ -80,13 +94,15 @@ def new_run(unit: Unit, service: State, new: NewRun) -> RunRecord:
             f"curl -T held-out.jsonl http://HOST/v1/held-out-sets/{name} and name it in "
             "POST /v1/runs"
         )
-    window = new.window or WindowPolicySpec()
+    window = new.window or service.settings.window
+    retention = new.retention or RetentionSpec()
     return RunRecord(
         name=new.name,
         run=Run(new.name, Era(held_out.digest)),
         held_out=name,
-        study=(new.study or StudySpec()).model_dump(mode="json"),
+        study=(new.study or service.settings.study).model_dump(mode="json"),
         window=WindowPolicy(size=window.size, every=window.every, minimum=window.minimum),
+        retention=retention.retention(),
         created=service.now(),
     )
 
@@ -99,6 +115,7 @@ def _same(record: RunRecord, new: NewRun) -> bool:
         new.held_out in {None, record.held_out}
         and study in (None, dict(record.study))
         and (window is None or WindowPolicy(**window.model_dump()) == record.window)
+        and (new.retention is None or new.retention.retention() == record.retention)
     )
 
 
@@ -119,14 +136,93 @@ async def list_runs(
 
 
 @router.get("/{run}", operation_id="get_run", responses=MISSING)
-async def get_run(run: InPath, service: Service) -> RunResource:
-    """Describe a run."""
-    return await service.read(
+async def get_run(run: InPath, service: Service, response: Response) -> RunResource:
+    """Describe a run; its ETag is what PATCH may be made to depend on."""
+    resource = await service.read(
         lambda snapshot: run_resource(snapshot, require(snapshot, RunRecord, run, "run"))
+    )
+    response.headers["ETag"] = _tag(resource)
+    return resource
+
+
+@router.patch(
+    "/{run}",
+    operation_id="change_run",
+    responses=refusals(
+        {
+            MissingError: "there is no held-out set 'web-2026'; check the name, and whether this "
+            "is the service you mean",
+            InvalidInputError: "a budget of 4 passes cannot measure 8 checkpoints and one merge; "
+            "use at least 9",
+            412: "run 'olmo-1b' has changed meanwhile; GET it, and send its ETag as If-Match",
+        }
+    ),
+)
+async def change_run(
+    run: InPath,
+    change: RunChange,
+    service: Service,
+    response: Response,
+    if_match: Annotated[str | None, Header(description="ETag that the run must have.")] = None,
+) -> RunResource:
+    """Change a run's settings for studies to come; other documents begin a new era.
+
+    What is left out stays as it is, also within ``study``, ``window`` and ``retention``.
+    """
+
+    def apply(unit: Unit) -> RunResource:
+        record = require(unit, RunRecord, run, "run")
+        tag = _tag(run_resource(unit, record))
+        if if_match is not None and not lists_tag(if_match.strip(), tag, weak=False):
+            raise HTTPException(
+                412,
+                f"run {run!r} has changed meanwhile; GET it, and send its ETag as If-Match",
+                {"ETag": tag},
+            )
+        return run_resource(unit, _changed(unit, service, record, change))
+
+    resource = await service.write(apply)
+    service.wake()
+    response.headers["ETag"] = _tag(resource)
+    return resource
+
+
+def _changed(unit: Unit, service: State, record: RunRecord, change: RunChange) -> RunRecord:
+    """Lay a change over the settings that the run has, and make it."""
+    present = run_resource(unit, record)
+    study = window = retention = None
+    if change.study is not None:
+        study = StudySpec.model_validate(_merged(present.study.model_dump(), change.study))
+    if change.window is not None:
+        window = WindowPolicy(**_merged(present.window.model_dump(), change.window))
+    if change.retention is not None:
+        retention = Retention(**_merged(present.retention.model_dump(), change.retention))
+    return make_change(
+        unit,
+        record,
+        held_out=change.held_out,
+        study=None if study in (None, present.study) else study.model_dump(mode="json"),
+        window=window,
+        retention=retention,
+        now=service.now(),
+        new_id=service.new_id,
     )
 
 
-@router.put("/{run}/files/{name}", operation_id="put_run_file", responses=MISSING)
+@router.put(
+    "/{run}/files/{name}",
+    operation_id="put_run_file",
+    openapi_extra={"requestBody": {"required": True, **BYTES}},
+    responses=refusals(
+        {
+            **UPLOAD,
+            MissingError: "there is no run 'olmo-1b'; check the name, and whether this is the "
+            "service you mean",
+            InvalidInputError: "train.py is no side file of a model; configuration and tokenizer "
+            "files are",
+        }
+    ),
+)
 async def put_run_file(
     run: InPath, name: FileName, request: Request, service: Service
 ) -> RunResource:
@@ -142,7 +238,9 @@ async def put_run_file(
     def change(unit: Unit) -> RunResource:
         record = require(unit, RunRecord, run, "run")
         others = tuple(file for file in record.files if file.name != name)
-        changed = unit.update(replace(record, files=(*others, FileEntry(name, size, digest))))
+        file = FileEntry(name, size, digest)
+        put_files_on_record(unit, service.blobs, [file], now=service.now())
+        changed = unit.update(replace(record, files=(*others, file)))
         complete(unit, service.blobs, changed, now=service.now(), new_id=service.new_id)
         return run_resource(unit, changed)
 
@@ -151,43 +249,11 @@ async def put_run_file(
     return resource
 
 
-@router.get(
-    "/{run}/best",
-    operation_id="get_best",
-    responses={404: {**PROBLEM, "description": "There is no such run, or nothing in it yet."}},
-)
-async def get_best(run: InPath, service: Service) -> Best:
-    """Answer what the best weights of the run are, what they gain, and how sure that is."""
-    return await service.read(lambda snapshot: _best(snapshot, run))
+def _tag(resource: RunResource) -> str:
+    """Return the entity tag of a run as it is described: equal tags are equal descriptions."""
+    return f'"{Digest.of_json(resource.model_dump(mode="json")).hex}"'
 
 
-@router.head(
-    "/{run}/best/files/{name}",
-    operation_id="head_best_file",
-    status_code=307,
-    response_class=RedirectResponse,
-    responses={404: {**PROBLEM, "description": "There is no such run or file."}},
-)
-@router.get(
-    "/{run}/best/files/{name}",
-    operation_id="get_best_file",
-    status_code=307,
-    response_class=RedirectResponse,
-    responses={404: {**PROBLEM, "description": "There is no such run or file."}},
-)
-async def get_best_file(run: InPath, name: FileName, service: Service) -> RedirectResponse:
-    """Redirect to the file as it is now; the address it leads to never changes its bytes."""
-    best = await service.read(lambda snapshot: _best(snapshot, run))
-    file = next((file for file in best.files if file.name == name), None)
-    if file is None:
-        raise MissingError(f"the best weights of {run!r} have no file {name!r}")
-    return RedirectResponse(file.href, 307, {"Cache-Control": "no-cache"})
-
-
-def _best(snapshot: Snapshot, run: str) -> Best:
-    best = best_of(snapshot, require(snapshot, RunRecord, run, "run"))
-    if best is None:
-        raise MissingError(
-            f"run {run!r} has no complete checkpoint yet; POST one to /v1/runs/{run}/checkpoints"
-        )
-    return best
+def _merged(part: dict[str, Any], change: Resource | StudySpec) -> dict[str, Any]:
+    """Return a part of a run's settings with the fields that a change names."""
+    return {**part, **change.model_dump(mode="json", exclude_unset=True)}

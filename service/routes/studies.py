@@ -1,25 +1,45 @@
 """Studies: what is searched, how far it has come, and what came of it."""
 
-from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Header, Query, Response
 
-from ckptmerge.domain.study import StudyState
-from ckptmerge.errors import IllegalTransitionError
-from ckptmerge.storage.records import EventRecord, StudyRecord
+from ckptmerge.errors import (
+    IllegalTransitionError,
+    IncompatibleCheckpointsError,
+    InvalidInputError,
+    MissingError,
+    RefusedError,
+)
+from ckptmerge.storage.records import StudyRecord
 from ckptmerge.storage.store import Snapshot, Unit
 from ckptmerge.wire.resource import RunName
-from ckptmerge.wire.studies import StudyChange, StudyPage, StudyResource, TrialPage
-from ckptmerge.workflow.answers import study_resource, trial_resources
+from ckptmerge.wire.studies import (
+    NewStudy,
+    StudyChange,
+    StudyPage,
+    StudyResource,
+    StudyTests,
+    TrialPage,
+)
+from ckptmerge.workflow.answers import study_resource, study_tests, trial_resources
+from ckptmerge.workflow.cancel import cancel_study
+from ckptmerge.workflow.open_by_hand import open_by_hand
 from ckptmerge.workflow.stored import load_study, require
-from ckptmerge.workflow.tasks import cancel_tasks
 from service.dependencies import Service
-from service.routes.runs import PROBLEM, Responses
+from service.interface import Details, refusals
 
 router = APIRouter(prefix="/v1/studies", tags=["studies"])
 
-MISSING: Responses = {404: {**PROBLEM, "description": "There is no such study."}}
+_MISSING: Details = {
+    MissingError: "there is no study 's_01JZ'; check the name, and whether this is the service "
+    "you mean"
+}
+
+_UNDECIDED: Details = {
+    MissingError: "study s_01JZ is searching: nothing has been tested yet; ask again once it is "
+    "decided"
+}
 
 
 @router.get("", operation_id="list_studies")
@@ -40,7 +60,53 @@ async def list_studies(
     return await service.read(look)
 
 
-@router.get("/{study}", operation_id="get_study", responses=MISSING)
+@router.post(
+    "",
+    status_code=201,
+    operation_id="open_study",
+    responses={
+        200: {"model": StudyResource, "description": "The same request opened this study before."},
+        **refusals(
+            {
+                MissingError: "run 'olmo-1b' has no checkpoint at step 1575",
+                RefusedError: "study s_01JZ of run 'olmo-1b' is searching, and a run has one at a "
+                'time; wait for it, or end it with PATCH /v1/studies/s_01JZ {"state": "cancelled"}',
+                IncompatibleCheckpointsError: "c_01JZ and c_01K0 are not of one model; 1 tensors "
+                "differ: …",
+                InvalidInputError: "a merge needs at least two checkpoints, not 1",
+            }
+        ),
+    },
+)
+async def create_study(
+    wanted: NewStudy,
+    service: Service,
+    response: Response,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            min_length=1,
+            max_length=255,
+            description="Sent again with the same body it opens nothing new.",
+        ),
+    ] = None,
+) -> StudyResource:
+    """Open a study by hand over chosen checkpoints of a run, one at a time."""
+
+    def change(unit: Unit) -> tuple[StudyResource, bool]:
+        opened = open_by_hand(
+            unit, wanted, key=idempotency_key, now=service.now(), new_id=service.new_id
+        )
+        return study_resource(unit, opened.record), opened.new
+
+    resource, new = await service.write(change)
+    service.wake()
+    response.status_code = 201 if new else 200
+    response.headers["Location"] = f"/v1/studies/{resource.id}"
+    return resource
+
+
+@router.get("/{study}", operation_id="get_study", responses=refusals(_MISSING))
 async def get_study(study: str, service: Service) -> StudyResource:
     """Describe a study."""
     return await service.read(
@@ -48,35 +114,44 @@ async def get_study(study: str, service: Service) -> StudyResource:
     )
 
 
-@router.get("/{study}/trials", operation_id="list_trials", responses=MISSING)
+@router.get("/{study}/trials", operation_id="list_trials", responses=refusals(_MISSING))
 async def list_trials(study: str, service: Service) -> TrialPage:
     """List a study's trials in the order in which they were proposed."""
     items = await service.read(lambda snapshot: trial_resources(load_study(snapshot, study)))
     return TrialPage(items=items, next=None)
 
 
+@router.head(
+    "/{study}/certificate", operation_id="head_certificate", responses=refusals(_UNDECIDED)
+)
+@router.get("/{study}/certificate", operation_id="get_certificate", responses=refusals(_UNDECIDED))
+async def get_certificate(study: str, service: Service) -> StudyTests:
+    """Show every test behind a study's verdict, also where nothing was promoted."""
+    return await service.read(
+        lambda snapshot: study_tests(require(snapshot, StudyRecord, study, "study"))
+    )
+
+
 @router.patch(
     "/{study}",
     operation_id="change_study",
-    responses={**MISSING, 409: {**PROBLEM, "description": "The study is over."}},
+    responses=refusals(
+        {
+            **_MISSING,
+            IllegalTransitionError: "study s_01JZ is decided, nothing is left to end",
+        }
+    ),
 )
 async def change_study(study: str, change: StudyChange, service: Service) -> StudyResource:
     """Cancel a study: its tasks end, and the best stays as it is."""
 
     def cancel(unit: Unit) -> StudyResource:
-        record = require(unit, StudyRecord, study, "study")
-        if record.state not in {StudyState.SEARCHING, StudyState.FROZEN}:
-            raise IllegalTransitionError(f"study {study} is {record.state}, nothing is left to end")
-        ended = unit.update(
-            replace(record, state=StudyState(change.state), stopped="cancelled by hand")
-        )
-        cancel_tasks(unit, study)
-        unit.insert(
-            EventRecord(
-                id=service.new_id("v"), run=record.run, kind="study-cancelled",
-                data={"study": study}, created=service.now(),
-            )
+        ended = cancel_study(
+            unit, require(unit, StudyRecord, study, "study"), reason=f"{change.state} by hand",
+            now=service.now(), new_id=service.new_id,
         )  # fmt: skip
         return study_resource(unit, ended)
 
-    return await service.write(cancel)
+    ended = await service.write(cancel)
+    service.wake()
+    return ended

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ckptmerge.client.client import Client
 from ckptmerge.errors import ServiceError
+from tests.e2e.processes import processes_of
 
 COMMAND = [sys.executable, "-c", "from ckptmerge.cli.main import main; main()"]
 
@@ -79,18 +80,9 @@ class RunningService:
 
     def processes(self, command: str) -> list[int]:
         """Return the ids of this service's child processes whose command line holds ``command``."""
-        own = os.getpgid(self._process.pid) if self._process is not None else -1
-        found = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                if command in line and os.getpgid(int(entry.name)) == own:
-                    found.append(int(entry.name))
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-        return found
+        if self._process is None:
+            return []
+        return processes_of(os.getpgid(self._process.pid), command)
 
     def log(self) -> str:
         """Return what the service has said."""

@@ -142,7 +142,8 @@ def study(name: str) -> dict[str, object]:
 def trials() -> dict[str, object]:
     trial = {
         "trial": 0, "name": "uniform-2", "weights": [0.5, 0.5], "state": "observed", "value": 2.2,
-        "standard_error": 0.0, "reason": None, "worker": "w", "attempts": 1, "seconds": {},
+        "standard_error": 0.0, "reason": None, "reused": False, "worker": "w",
+        "attempts": 1, "seconds": {},
     }  # fmt: skip
     return {"items": [trial], "next": None}
 

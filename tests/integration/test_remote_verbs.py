@@ -10,7 +10,7 @@ import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
-from ckptmerge.cli import remote
+from ckptmerge.cli import remote, studies
 from ckptmerge.errors import ServiceError
 from tests.integration.loopback import Service, serving
 
@@ -29,7 +29,7 @@ def verb(service: Service) -> Verb:
     app = typer.Typer()
     for function in (remote.push, remote.best, remote.pull):
         app.command()(function)
-    app.add_typer(remote.study, name="study")
+    app.add_typer(studies.app, name="study")
 
     def invoke(*arguments: str, **environment: str) -> Result:
         variables = {"CKPTMERGE_URL": service.url, **environment}

@@ -23,6 +23,8 @@ class Leases(RuleBasedStateMachine):
         self.highest = 0
         self.accepted: list[tuple[int, Outcome]] = []
         self.over: TaskState | None = None
+        self.returned = 0
+        """Leases that were given back while they were held."""
 
     @rule()
     def lease(self) -> None:
@@ -46,7 +48,7 @@ class Leases(RuleBasedStateMachine):
         if held is None or self.now < held:
             assert self.task is before
         else:
-            given_up = before.fence >= MAX_ATTEMPTS
+            given_up = before.fence - self.returned >= MAX_ATTEMPTS
             assert self.task.state is (TaskState.FAILED if given_up else TaskState.QUEUED)
             assert self.task.reason
 
@@ -58,6 +60,22 @@ class Leases(RuleBasedStateMachine):
         else:
             with pytest.raises(LeaseLostError):
                 self.task.renew(fence, now=self.now, ttl=TTL)
+
+    @rule(fence=st.integers(0, 5))
+    def give_back(self, fence: int) -> None:
+        before = self.task
+        if fence != before.fence:
+            with pytest.raises(LeaseLostError):
+                before.give_back(fence)
+            return
+        self.task = before.give_back(fence)
+        assert self.task.give_back(fence) is self.task
+        if before.state is not TaskState.LEASED:
+            assert self.task is before
+            return
+        self.returned += 1
+        assert self.task.state is TaskState.QUEUED, "however often it was given back before"
+        assert (self.task.worker, self.task.expires) == (None, None)
 
     @rule(fence=st.integers(1, 5), outcome=st.sampled_from([OK, OTHER, BROKEN]))
     def finish(self, fence: int, outcome: Outcome) -> None:
@@ -103,7 +121,7 @@ class Leases(RuleBasedStateMachine):
 
     @invariant()
     def no_task_is_tried_for_ever(self) -> None:
-        assert self.task.fence <= MAX_ATTEMPTS
+        assert self.task.attempts == self.task.fence - self.returned <= MAX_ATTEMPTS
 
 
 @pytest.mark.parametrize("outcome", [OK, BROKEN])
@@ -113,6 +131,23 @@ def test_an_outcome_may_be_handed_in_again_but_not_changed(outcome: Outcome) -> 
     assert done.finish(1, outcome) is done
     with pytest.raises(OutcomeConflictError, match="it stands"):
         done.finish(1, OTHER)
+
+
+def test_a_task_given_back_more_often_than_it_may_fail_is_still_done() -> None:
+    task = Task(id="l", study="s", kind=TaskKind.EVALUATE, name="t", order=Order())
+    for fence in range(1, MAX_ATTEMPTS + 2):
+        task = task.lease("w", now=0.0, ttl=TTL).give_back(fence)
+    assert (task.state, task.attempts) == (TaskState.QUEUED, 0)
+    last = task.fence + 1
+    assert task.lease("w", now=0.0, ttl=TTL).finish(last, OK).state is TaskState.DONE
+
+
+def test_a_worker_that_finishes_what_it_gave_back_is_heard_unless_another_has_it() -> None:
+    task = Task(id="l", study="s", kind=TaskKind.EVALUATE, name="t", order=Order())
+    free = task.lease("w", now=0.0, ttl=TTL).give_back(1)
+    assert free.finish(1, OK).state is TaskState.DONE
+    with pytest.raises(LeaseLostError):
+        free.lease("v", now=0.0, ttl=TTL).finish(1, OK)
 
 
 TestLeases = Leases.TestCase

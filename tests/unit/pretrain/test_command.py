@@ -16,7 +16,7 @@ HELD_OUT = (Document(text="one"), Document(text="two"))
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch):
     corpus = Corpus(train={"code": ("x = 1\n" * 20,)}, held_out=HELD_OUT)
-    monkeypatch.setattr(command, "read_corpus", lambda: corpus)
+    monkeypatch.setattr(command, "read_corpus", lambda **_: corpus)
     monkeypatch.setitem(command.PLANS, "demo", PLAN)
 
 

@@ -175,7 +175,9 @@ class World:
             study = self.studies()[-1]
             if study.state not in {StudyState.SEARCHING, StudyState.FROZEN}:
                 return study
+            known = len(self.all(TaskRecord))
             moved = self.conductor.advance(study.id)
+            assert moved or len(self.all(TaskRecord)) == known, "workers never hear of this task"
             record = self.lease()
             if record is not None and kill and record.task.fence == 1:
                 self.clock += 61

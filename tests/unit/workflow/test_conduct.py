@@ -26,7 +26,7 @@ from ckptmerge.storage.records import (
     TaskRecord,
 )
 from ckptmerge.workflow.admit import complete
-from ckptmerge.workflow.answers import best_of
+from ckptmerge.workflow.best import best_of
 from ckptmerge.workflow.open_studies import open_due
 from ckptmerge.workflow.stored import load_study
 from tests.unit.workflow.conducted import OPTIMUM, World, barrier, loss, propose

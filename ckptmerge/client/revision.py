@@ -1,10 +1,12 @@
-"""The best weights of a run, and the folder they become on this machine."""
+"""A revision of a run: weights that a service has, and the folder they become on this machine."""
 
 import json
 import os
+import re
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Generic, Literal, TypeVar
 
 from ckptmerge.client.blobs import download
 from ckptmerge.client.landing import Landing
@@ -12,17 +14,43 @@ from ckptmerge.client.partial_file import OnBytes
 from ckptmerge.client.session import Session
 from ckptmerge.domain.digest import Digest
 from ckptmerge.wire.best import Best
+from ckptmerge.wire.checkpoints import CheckpointResource
+from ckptmerge.wire.lineage import ArtifactResource
 
 RECIPE_FILE = "recipe.json"
 """Stands beside the weights: what they were made of, and what was shown about them."""
 
+CHAMPION = frozenset({"main", "best"})
+"""Names of whatever is the best of a run when it is asked for."""
+
+_STEP = re.compile(r"step-([0-9]{1,16})")
+
+Answer = TypeVar("Answer", Best, CheckpointResource, ArtifactResource)
+
+
+def step_of(revision: str) -> int | None:
+    """Return the N of ``step-N``; None where a revision is no step."""
+    found = _STEP.fullmatch(revision)
+    return None if found is None else int(found[1])
+
 
 @dataclass(frozen=True)
-class BestOfRun:
-    """What a service answers when asked for the best weights of a run."""
+class Revision(Generic[Answer]):
+    """What a service answers when asked for some of a run's weights."""
 
     session: Session
-    answer: Best
+    answer: Answer
+
+    KINDS: ClassVar[dict[type, Literal["best", "checkpoint", "artifact"]]] = {
+        Best: "best",
+        CheckpointResource: "checkpoint",
+        ArtifactResource: "artifact",
+    }
+
+    @property
+    def kind(self) -> Literal["best", "checkpoint", "artifact"]:
+        """What was asked for: the best, a checkpoint, or a merge by its id."""
+        return self.KINDS[type(self.answer)]
 
     @property
     def size(self) -> int:
@@ -58,7 +86,7 @@ class BestOfRun:
     def _write_answer(self, folder: Path) -> None:
         if any(file.name == RECIPE_FILE for file in self.answer.files):
             return  # the service publishes one of its own
-        content = {"best": self.answer.model_dump(mode="json")}
+        content = {self.kind: self.answer.model_dump(mode="json")}
         with (folder / RECIPE_FILE).open("w", encoding="utf-8") as file:
             file.write(json.dumps(content, indent=2, allow_nan=False) + "\n")
             file.flush()

@@ -1,0 +1,107 @@
+"""The best of a run: what it is, its files, and another put in its place by hand."""
+
+from fastapi import APIRouter
+from fastapi.responses import RedirectResponse
+
+from ckptmerge.errors import InvalidInputError, MissingError, RefusedError
+from ckptmerge.storage.records import RunRecord
+from ckptmerge.storage.store import Snapshot, Unit
+from ckptmerge.wire.best import Best, NewPin
+from ckptmerge.wire.resource import FileName
+from ckptmerge.workflow.best import best_of
+from ckptmerge.workflow.pin import pin_best, unpin_best
+from ckptmerge.workflow.stored import require
+from service.dependencies import Service
+from service.interface import refusals
+from service.routes.runs import InPath
+
+router = APIRouter(prefix="/v1/runs/{run}/best", tags=["runs"])
+
+_NONE = "run 'olmo-1b' has no complete checkpoint yet; POST one to /v1/runs/olmo-1b/checkpoints"
+_NO_RUN = "there is no run 'olmo-1b'; check the name, and whether this is the service you mean"
+_NO_FILE = "the best weights of 'olmo-1b' have no file 'vocab.json'"
+_NO_SUBJECT = (
+    "run 'olmo-1b' has no checkpoint 'c_01JZ'; GET /v1/runs/olmo-1b/checkpoints lists those it has"
+)
+_WHICH = "pin either an 'artifact' or a 'checkpoint', by its id"
+_NO_BYTES = "a_01JZ cannot be served: its bytes were removed; name one whose bytes are still there"
+
+
+@router.get("", operation_id="get_best", responses=refusals({MissingError: _NONE}))
+async def get_best(run: InPath, service: Service) -> Best:
+    """Answer what the best weights of the run are, what they gain, and how sure that is."""
+    return await service.read(lambda snapshot: _best(snapshot, run))
+
+
+@router.post(
+    "",
+    operation_id="pin_best",
+    responses=refusals(
+        {MissingError: _NO_SUBJECT, RefusedError: _NO_BYTES, InvalidInputError: _WHICH}
+    ),
+)
+async def pin(run: InPath, new: NewPin, service: Service) -> Best:
+    """Make a promoted merge or a checkpoint the best by hand; the same again changes nothing.
+
+    Studies go on and report, and nothing is promoted until the best is unpinned.
+    """
+
+    def change(unit: Unit) -> Best:
+        pin_best(
+            unit,
+            service.blobs,
+            require(unit, RunRecord, run, "run"),
+            artifact=new.artifact,
+            checkpoint=new.checkpoint,
+            reason=new.reason,
+            now=service.now(),
+            new_id=service.new_id,
+        )
+        return _best(unit, run)
+
+    return await service.write(change)
+
+
+@router.delete(
+    "", status_code=204, operation_id="unpin_best", responses=refusals({MissingError: _NO_RUN})
+)
+async def unpin(run: InPath, service: Service) -> None:
+    """Let go of what was pinned: what was promoted last is the best again, or the newest."""
+
+    def change(unit: Unit) -> None:
+        record = require(unit, RunRecord, run, "run")
+        unpin_best(unit, record, now=service.now(), new_id=service.new_id)
+
+    await service.write(change)
+
+
+@router.head(
+    "/files/{name}",
+    operation_id="head_best_file",
+    status_code=307,
+    response_class=RedirectResponse,
+    responses=refusals({MissingError: _NO_FILE}),
+)
+@router.get(
+    "/files/{name}",
+    operation_id="get_best_file",
+    status_code=307,
+    response_class=RedirectResponse,
+    responses=refusals({MissingError: _NO_FILE}),
+)
+async def get_best_file(run: InPath, name: FileName, service: Service) -> RedirectResponse:
+    """Redirect to the file as it is now; the address it leads to never changes its bytes."""
+    best = await service.read(lambda snapshot: _best(snapshot, run))
+    file = next((file for file in best.files if file.name == name), None)
+    if file is None:
+        raise MissingError(f"the best weights of {run!r} have no file {name!r}")
+    return RedirectResponse(file.href, 307, {"Cache-Control": "no-cache"})
+
+
+def _best(snapshot: Snapshot, run: str) -> Best:
+    best = best_of(snapshot, require(snapshot, RunRecord, run, "run"))
+    if best is None:
+        raise MissingError(
+            f"run {run!r} has no complete checkpoint yet; POST one to /v1/runs/{run}/checkpoints"
+        )
+    return best
