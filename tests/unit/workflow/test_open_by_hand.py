@@ -138,6 +138,14 @@ def test_attempts_are_not_mixed(world) -> None:
     assert made.record.checkpoints == (new[2, 300], new[2, 500])
 
 
+def test_steps_that_two_attempts_have_are_those_of_the_later_one(world) -> None:
+    world.arrive(300, next_attempt=True, value=7)
+    world.arrive(400, value=8)
+    new = {(c.attempt, c.step): c.id for c in world.all(CheckpointRecord)}
+    made = opened(world, steps=[300, 400])
+    assert made.record.checkpoints == (new[2, 300], new[2, 400])
+
+
 def test_what_could_be_worse_than_the_newest_checkpoint_is_not_searched(world) -> None:
     with pytest.raises(RefusedError, match="end the window with step 400"):
         opened(world, steps=[100, 200])
