@@ -72,6 +72,10 @@ def request_id(given: str | None) -> str:
     return given if given and _WELL_FORMED_ID.fullmatch(given) else secrets.token_hex(16)
 
 
+_CHATTY = ("httpx2", "alembic")
+"""Libraries that tell of every request, which the service's own line does, and of every start."""
+
+
 def configure_logging(stream: TextIO, *, readable: bool | None = None) -> None:
     """Write all log lines of the process, the libraries' included, to ``stream``.
 
@@ -112,6 +116,8 @@ def configure_logging(stream: TextIO, *, readable: bool | None = None) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)
+    for chatty in _CHATTY:
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

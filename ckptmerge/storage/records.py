@@ -180,6 +180,9 @@ class StudyRecord:
     verdict: Verdict | None = None
     opening: Opening | None = None
     """None where the window policy opened it."""
+    ahead: str | None = None
+    """Id of the run's newest checkpoint where it lies beyond the window of a run that has promoted
+    nothing: it is the best so far, and a claim must beat it."""
     created: float
 
 

@@ -57,7 +57,7 @@ def _newest_against_best(desk: Desk, stored: StoredStudy) -> Certificate | None:
     Without this a run that no longer gains by merging would be stuck with an old merge for ever.
     """
     newest = stored.study.window.newest
-    best = _current_best(stored)
+    best = stored.run.best
     if best is None or best == newest.label:
         return None
     test = _test(desk, stored, newest.manifest.digest, against=(best,))
@@ -80,12 +80,13 @@ def _newest_against_best(desk: Desk, stored: StoredStudy) -> Certificate | None:
 
 
 def _current_best(stored: StoredStudy) -> str | None:
-    """Return the id of what was promoted last, in whichever era; None before the first time.
+    """Return the id of what was promoted last, in whichever era.
 
+    Before the first time it is the newest checkpoint: None where the window ends with it.
     It is scored on this study's documents like every other rival: in a new era it stays best
     unless something beats it there. What a person has pinned is served, and is nobody's rival.
     """
-    return stored.run.best
+    return stored.run.best or stored.record.ahead
 
 
 def _write(desk: Desk, stored: StoredStudy, name: str, trial: Trial) -> Artifact:

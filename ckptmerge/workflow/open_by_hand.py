@@ -41,8 +41,7 @@ def open_by_hand(
 
     Raises:
         MissingError: there is no such run or checkpoint.
-        RefusedError: a study of the run goes on, or what this one promotes might be worse than the
-            run's newest checkpoint.
+        RefusedError: a study of the run goes on.
         InvalidInputError: the checkpoints make no window, the specification does not fit them, or
             the key came with another request before.
         IncompatibleCheckpointsError: the checkpoints are not of one model.
@@ -59,7 +58,6 @@ def open_by_hand(
         )
     window = _window(unit, run, wanted)
     _require_usable(window)
-    _require_newest(unit, run, window)
     file = _merged(run, wanted.study)
     record = record_study(unit, run, window, file, opening=opening, now=now, new_id=new_id)
     return Opened(record, new=True)
@@ -159,22 +157,3 @@ def _require_usable(window: Sequence[CheckpointRecord]) -> None:
                 f"checkpoint {checkpoint.id} (step {checkpoint.step}) lacks "
                 f"{', '.join(checkpoint.missing)}; give the run these files first"
             )
-
-
-def _require_newest(unit: Unit, run: RunRecord, window: Sequence[CheckpointRecord]) -> None:
-    """Check that what the study may promote is compared with the best that the run has.
-
-    That is the merge that is best so far, which every claim must beat; before there is one, the
-    newest checkpoint, which every claim must beat where it ends the window.
-
-    Raises:
-        RefusedError: there is no best yet, and the window ends before the newest checkpoint.
-    """
-    usable = _usable(unit, run)
-    last = max((checkpoint.step for checkpoint in window), default=0)
-    if run.best is None and usable and usable[-1] not in window:
-        raise RefusedError(
-            f"run {run.name!r} has promoted nothing yet, so its best is its newest checkpoint "
-            f"(step {usable[-1].step}), and a study is compared with the newest of its own window "
-            f"(step {last}); end the window with step {usable[-1].step}"
-        )

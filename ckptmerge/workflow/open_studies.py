@@ -144,6 +144,7 @@ def record_study(
         context=file.context,
         state=study.state,
         opening=opening,
+        ahead=_ahead(unit, run, window),
         created=now,
     )
     unit.insert(record)
@@ -156,6 +157,13 @@ def record_study(
         EventRecord(id=new_id("v"), run=run.name, kind="study-opened", data=data, created=now)
     )
     return record
+
+
+def _ahead(unit: Unit, run: RunRecord, window: Sequence[CheckpointRecord]) -> str | None:
+    """Return what is best of a run that has promoted nothing, where the window lacks it."""
+    usable = [c.id for c in complete_checkpoints(unit, run) if c.removed is None]
+    within = {checkpoint.id for checkpoint in window}
+    return usable[-1] if run.best is None and usable and usable[-1] not in within else None
 
 
 def complete_checkpoints(unit: Unit, run: RunRecord) -> list[CheckpointRecord]:

@@ -30,10 +30,10 @@ WINDOW = {"size": 8, "every": 4, "minimum": 4}
 BOUNDS = {"constant": (0.0, 1.0), "cosine": (-0.3, 1.5)}
 """Bounds of a weight, by schedule: after annealing, extrapolation is all that is left to find."""
 
-BUDGET = 20
+BUDGET = 18
 
-DOCUMENTS = 200
-"""Held-out documents a domain: some fifty in the smallest split."""
+DOCUMENTS = 160
+"""Held-out documents a domain: thirty-four or more in each split."""
 
 
 def demo(
@@ -52,8 +52,6 @@ def demo(
     plan: Annotated[str, typer.Option(hidden=True, help="Another, smaller model.")] = "demo",
 ) -> None:
     """Serve here, train a small model beside it, and watch its checkpoints merged and certified."""
-    import torch
-
     from ckptmerge.client.client import Client
     from service.demo.follow import follow
     from service.demo.judge import judge_run
@@ -64,8 +62,6 @@ def demo(
         raise InvalidInputError(f"{steps} steps leave no room for {CHECKPOINTS} checkpoints")
     _prepare(out)
     _write_settings(out, schedule=schedule, seed=seed)
-    # Kernels this small gain little from a second thread, and wait for it on a busy machine.
-    torch.set_num_threads(1)
     with _ended_by_sigterm(), Serving(out) as serving, Client(serving.url) as client:
         render.out.print(f"serving on {serving.url}, one worker; the log is {serving.log}")
         every = steps // CHECKPOINTS
@@ -78,6 +74,7 @@ def demo(
             out, serving.url, RUN, plan=plan, schedule=schedule, every=every, count=CHECKPOINTS,
             seed=seed, documents=DOCUMENTS,
         ) as training:  # fmt: skip
+            _make_ready_to_judge()
             studies = follow(client, RUN, serving=serving, training=training, count=CHECKPOINTS)
         best = client.best(RUN)
         render.out.print()
@@ -112,6 +109,15 @@ def _write_settings(out: Path, *, schedule: str, seed: int) -> None:
         "limits": {"reserve": 0},
     }
     (out / "service.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+
+
+def _make_ready_to_judge() -> None:
+    """Import what the end needs: it takes seconds, and training takes longer to begin."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.set_num_threads(1)  # kernels this small gain nothing from a second thread
+    _ = AutoModelForCausalLM, AutoTokenizer
 
 
 def _serve_on(serving: "Serving") -> None:

@@ -20,7 +20,7 @@ def say_worth(best: Best, checkpoints: Sequence[Path], held_out: Path, *, schedu
 
     if best.kind != "merge":
         return
-    late = checkpoints[len(checkpoints) // 2 - 1 :]  # all that the slope is read from
+    late = checkpoints[len(checkpoints) // 2 - 1 :: 2]  # all that the slope is read from
     steps = [step_and_tokens(folder)[0] or 0 for folder in late]
     losses: list[float] = []
     with render.bars() as bars:

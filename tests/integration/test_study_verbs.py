@@ -106,7 +106,9 @@ def test_watching_stops_on_ctrl_c_and_the_study_goes_on(verb, service, monkeypat
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Client.watch, "__kwdefaults__", {"every": 1.0, "sleep": interrupt})
-    assert verb("study", "watch", opened["id"]).exit_code == 130
+    stopped = verb("study", "watch", opened["id"])
+    assert stopped.exit_code == 130
+    assert f"study {opened['id']} goes on" in stopped.stderr
     assert service.world.studies()[-1].state == "searching"
     assert service.world.conclude().state == "decided"
 

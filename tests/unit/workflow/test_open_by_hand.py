@@ -146,14 +146,32 @@ def test_steps_that_two_attempts_have_are_those_of_the_later_one(world) -> None:
     assert made.record.checkpoints == (new[2, 300], new[2, 400])
 
 
-def test_what_could_be_worse_than_the_newest_checkpoint_is_not_searched(world) -> None:
-    with pytest.raises(RefusedError, match="end the window with step 400"):
-        opened(world, steps=[100, 200])
-    # A best that was promoted is a rival of every claim, whatever the window.
-    opened(world, window=2)
-    assert world.conclude().verdict is not None
-    assert run(world).best is not None
-    assert steps(world, opened(world, steps=[100, 200])) == [100, 200]
+def test_what_an_old_window_promotes_must_beat_the_newest_checkpoint(world) -> None:
+    """Before the first promotion a run's best is its newest checkpoint, wherever a window ends."""
+    made = opened(world, steps=[100, 200]).record
+    newest = world.all(CheckpointRecord)[-1]
+    assert (made.ahead, newest.step) == (newest.id, 400)
+    world.beyond[newest.id] = 1.0  # far better than anything the old window can come to
+    verdict = world.conclude().verdict
+    assert verdict is not None
+    assert verdict.best is None
+    assert any(
+        g.against == "current best" and g.interval.high < 0
+        for c in verdict.certificates
+        for g in c.gains
+    )
+
+
+def test_what_an_old_window_promotes_becomes_best_where_it_beats_the_newest(world) -> None:
+    opened(world, steps=[100, 200])
+    world.beyond[world.all(CheckpointRecord)[-1].id] = 3.0
+    verdict = world.conclude().verdict
+    assert verdict is not None
+    assert verdict.best == run(world).best is not None
+
+
+def test_a_window_that_holds_the_newest_checkpoint_has_no_rival_beyond_it(world) -> None:
+    assert opened(world, window=2).record.ahead is None
 
 
 def test_the_same_key_and_request_give_the_same_study(world) -> None:
