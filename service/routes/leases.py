@@ -88,14 +88,19 @@ async def create_lease(
 
 
 def _lease(unit: Unit, *, service: State, wanted: LeaseRequest) -> LeaseResource | None:
-    record = lease_task(
-        unit,
-        wanted.worker,
-        [TaskKind(kind) for kind in wanted.kinds],
-        clock=service.clock(),
-        ttl=service.settings.limits.lease_ttl,
-    )
-    return None if record is None else _resource(unit, service, record)
+    """Lease the first task whose files are there; one whose files are lost fails at once."""
+    kinds = [TaskKind(kind) for kind in wanted.kinds]
+    ttl = service.settings.limits.lease_ttl
+    while True:
+        record = lease_task(unit, wanted.worker, kinds, clock=service.clock(), ttl=ttl)
+        if record is None:
+            return None
+        try:
+            return _resource(unit, service, record)
+        except MissingError as error:
+            lost = DomainOutcome(status="failed", reason=str(error))
+            finish_lease(unit, record.id, record.task.fence, lost, now=service.now())
+            service.wake()
 
 
 def _resource(snapshot: Snapshot, service: State, record: TaskRecord) -> LeaseResource:
