@@ -145,7 +145,8 @@ class _Damage:
         orders = [task.task.order for task in self.unit.find(TaskRecord, study=study.id)]
         written = self.unit.find(ArtifactRecord, study=study.id)
         subjects = {order.subject for order in orders if order.subject is not None}
-        return {*study.checkpoints, *subjects, *(a.id for a in written), study.held_out}
+        ahead = set() if study.ahead is None else {study.ahead}
+        return {*study.checkpoints, *ahead, *subjects, *(a.id for a in written), study.held_out}
 
     def _event(self, run: str, kind: str, data: dict[str, object]) -> None:
         self.unit.insert(

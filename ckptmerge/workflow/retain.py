@@ -129,7 +129,8 @@ def _needed(snapshot: Snapshot, run: RunRecord) -> Mapping[str, str]:
         tasks = snapshot.find(TaskRecord, study=study.id)
         written = snapshot.find(ArtifactRecord, study=study.id)
         subjects = [t.task.order.subject for t in tasks if t.task.order.subject is not None]
-        keys = (*study.checkpoints, *subjects, *(artifact.id for artifact in written))
+        ahead = () if study.ahead is None else (study.ahead,)
+        keys = (*study.checkpoints, *ahead, *subjects, *(artifact.id for artifact in written))
         needed |= dict.fromkeys(keys, study.id)
     return needed
 

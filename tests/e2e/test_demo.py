@@ -1,15 +1,18 @@
 """The demo on a smaller model: it ends well, would not if what it says did not hold, and survives
 its service and its worker being killed."""
 
+import html
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx2
 import pytest
 from safetensors.torch import load_file, save_file
 
@@ -37,6 +40,8 @@ class Demo:
 
     out: Path
     process: subprocess.Popen[bytes]
+    page: str = ""
+    """Its dashboard, once all was said."""
 
     def processes(self, command: str) -> list[int]:
         return processes_of(self.process.pid, command)
@@ -80,9 +85,15 @@ def started(folder: Path, *options: str) -> Demo:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Demo:
-    demo = started(tmp_path_factory.mktemp("finished"))
-    code = demo.process.wait(500)
-    assert code == 0, demo.said()[-3000:]
+    """A demo that went on serving, was looked at, and was ended by Ctrl-C."""
+    demo = started(tmp_path_factory.mktemp("finished"), "--keep")
+    kept = re.compile(r"the dashboard is (http://\S+)")
+    wait_for(lambda: kept.search(demo.said()) or demo.process.poll() is not None, 500)
+    found = kept.search(demo.said())
+    assert found is not None, demo.said()[-3000:]
+    demo.page = httpx2.get(found[1]).text
+    demo.process.send_signal(signal.SIGINT)
+    assert demo.process.wait(60) == 0, demo.said()[-3000:]
     return demo
 
 
@@ -107,6 +118,11 @@ def test_training_does_not_wait_for_the_service(finished: Demo) -> None:
     seconds, checkpoints = float(said.split()[2]), int(said.split()[-2])
     assert checkpoints == 12
     assert seconds < 5, "links are made in milliseconds; an upload or a study takes far longer"
+
+
+def test_it_goes_on_serving_with_a_page_to_look_at(finished: Demo) -> None:
+    assert "a certified merge" in finished.page
+    assert finished.best.reason in html.unescape(finished.page)
 
 
 def test_nothing_is_left_running(finished: Demo) -> None:

@@ -23,9 +23,11 @@ from ckptmerge.storage.records import (
     WindowPolicy,
 )
 from ckptmerge.storage.store import Snapshot
+from ckptmerge.wire.studies import NewStudy
 from ckptmerge.workflow.admit import complete
 from ckptmerge.workflow.best import best_of
 from ckptmerge.workflow.cancel import cancel_study
+from ckptmerge.workflow.open_by_hand import open_by_hand
 from ckptmerge.workflow.retain import Plan, freed_by, pin_checkpoint, plan_retention, retain
 from ckptmerge.workflow.stored import load_study
 from ckptmerge.workflow.tasks import add_task
@@ -192,6 +194,18 @@ def test_a_study_that_goes_on_keeps_its_window_and_its_merges(judged: Keeper) ->
     study = judged.studies()[-1]
     reasons = {item.step: item.reason for item in plan.stays if item.kind == "checkpoint"}
     assert reasons[10] == f"study {study.id} is still going, and needs it"
+
+
+def test_the_newest_checkpoint_that_an_old_window_must_beat_stays(quiet: Keeper) -> None:
+    wanted = NewStudy(run="run", steps=[10, 20])
+    with quiet.store.write() as unit:
+        study = open_by_hand(unit, wanted, key=None, now=0.0, new_id=quiet.new_id).record
+    assert study.ahead == quiet.at(100).id
+    quiet.arrive(110)
+    quiet.arrive(120)
+    quiet.set_run(window=WindowPolicy(size=1, every=1, minimum=64))
+    quiet.retain(LAST)
+    assert quiet.held() == [10, 20, 100, 120]
 
 
 def write_merges(world: Keeper) -> StudyRecord:
