@@ -10,7 +10,8 @@
     │   ├── HeldOutSetError               the held-out documents cannot judge a model
     │   ├── TokenizerError                text cannot be turned into this model's tokens
     │   ├── DigestMismatchError           bytes are not what their digest says
-    │   └── TooLargeError                 more bytes came than were announced or allowed
+    │   ├── TooLargeError                 more bytes came than were announced or allowed
+    │   └── UploadLengthError             an append contradicts the length its upload was begun with
     ├── MissingError                      what was named is not there
     ├── RefusedError                      possible, but not done, for a stated reason
     │   ├── BarrierError                  they do not merge: a loss barrier lies between them
@@ -20,7 +21,9 @@
     │   ├── NameTakenError                a run or set of this name exists, and is another one
     │   ├── SourceRefusedError            the service may not read where it was pointed
     │   ├── LeaseLostError                the lease ran out and somebody else may hold the task
-    │   └── OutcomeConflictError          the task was finished with another outcome
+    │   ├── OutcomeConflictError          the task was finished with another outcome
+    │   ├── UploadOffsetError             an append does not begin where its upload ends
+    │   └── UploadCompletedError          an upload has all its bytes, and takes no more
     ├── ModelLoadError                    transformers cannot build the model from these files
     ├── NonFiniteLossError                a model scores NaN or infinity on a document
     ├── ProposerError                     the proposer process failed or died
@@ -75,6 +78,10 @@ class TooLargeError(InvalidInputError):
     """More bytes came than were announced or are allowed; none of them was kept."""
 
 
+class UploadLengthError(InvalidInputError):
+    """An append contradicts the length that its upload was begun with; nothing of it was kept."""
+
+
 class MissingError(CkptmergeError):
     """What was named is not there."""
 
@@ -113,6 +120,14 @@ class LeaseLostError(RefusedError):
 
 class OutcomeConflictError(RefusedError):
     """The task was finished before, with another outcome; the first one stands."""
+
+
+class UploadOffsetError(RefusedError):
+    """An append does not begin where its upload ends; what the upload holds is untouched."""
+
+
+class UploadCompletedError(RefusedError):
+    """The upload has all its bytes, and its blob is there; it takes no more."""
 
 
 class ModelLoadError(CkptmergeError):

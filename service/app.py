@@ -34,6 +34,7 @@ from service.routes import (
     retention,
     runs,
     studies,
+    uploads,
 )
 from service.routes.health import health_router
 from service.routes.posterior import posterior_router
@@ -43,7 +44,7 @@ from service.tidying import Tidying
 
 _ROUTES = (
     runs, best, retention, checkpoints, artifacts, lineage, held_out, studies, leases, blobs,
-    events,
+    uploads, events,
 )  # fmt: skip
 
 
@@ -72,6 +73,7 @@ def create_app(
         now=state.now,
         new_id=state.new_id,
         grace=settings.limits.blob_grace,
+        upload_age=settings.limits.upload_age,
     )
 
     @asynccontextmanager
@@ -81,7 +83,7 @@ def create_app(
         def wake_workers() -> None:
             loop.call_soon_threadsafe(state.tell_workers)
 
-        conducting.on_change = wake_workers
+        conducting.on_change = state.announce = wake_workers
         with conducting:
             yield
         state.writer.shutdown()

@@ -9,6 +9,12 @@ from typing import Self
 
 from service.settings import ConfigurationError
 
+DATABASE = "ckptmerge.sqlite"
+"""The records, in the data folder."""
+
+BLOBS = "blobs"
+"""Folder of the bytes, in the data folder."""
+
 LOCK = "server.lock"
 """File that a server holds locked; it holds the server's process id, for whoever comes second."""
 

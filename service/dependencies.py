@@ -13,8 +13,10 @@ from fastapi import Depends, Request
 from ckptmerge.domain.identifier import new_id
 from ckptmerge.storage.blobs import BlobStore
 from ckptmerge.storage.store import Snapshot, Store, Unit
+from ckptmerge.workflow.tasks import take_back
 from service.settings import Limits as LimitsSettings
 from service.settings import Settings
+from service.turns import Turns
 
 T = TypeVar("T")
 
@@ -30,6 +32,8 @@ class State:
     """Seconds since 1970."""
     clock: Callable[[], float] = time.monotonic
     """The clock of leases: a change of the machine's time does not touch it."""
+    announce: Callable[[], None] = lambda: None
+    """Tells whoever waits for work that there may be some; from any thread."""
     wake: Callable[[], None] = lambda: None
     """Tells whoever moves studies on that something has changed."""
     writer: ThreadPoolExecutor = field(
@@ -41,6 +45,8 @@ class State:
     )
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set, and replaced, whenever there may be new work for workers."""
+    turns: Turns = field(default_factory=Turns)
+    """Who may go on with which upload."""
     draining: bool = False
     """Whether the service is about to stop, and nothing should wait for long."""
     workers: dict[str, float] = field(default_factory=dict[str, float])
@@ -85,8 +91,26 @@ class State:
     def live_workers(self) -> int:
         """Count the workers that were heard of within a lease's time."""
         horizon = self.clock() - self.settings.limits.lease_ttl
-        self.workers = {name: heard for name, heard in self.workers.items() if heard >= horizon}
+        for name, heard in list(self.workers.items()):  # a copy: others come in meanwhile
+            if heard < horizon:
+                self.forget(name)
         return len(self.workers)
+
+    def forget(self, worker: str) -> None:
+        """Stop counting a worker that is known to be gone; from any thread.
+
+        Else there seems to be one more for as long as a lease lasts, and a candidate is proposed
+        for it before the one that the dead worker held has been measured.
+        """
+        self.workers.pop(worker, None)
+
+    def give_up_worker(self, worker: str) -> None:
+        """Give what a worker held, which is known to have died, to another; from any thread."""
+        with self.store.write() as unit:
+            take_back(unit, worker)
+        self.forget(worker)
+        self.wake()
+        self.announce()
 
 
 def _state(request: Request) -> State:

@@ -94,6 +94,9 @@ KINDS: Mapping[type[errors.CkptmergeError], Kind] = {
     errors.TokenizerError: Kind(422, "tokenizer", "The text cannot be turned into tokens"),
     errors.DigestMismatchError: Kind(422, "digest-mismatch", "The bytes are other than announced"),
     errors.TooLargeError: Kind(413, "too-large", "More bytes than announced or allowed"),
+    errors.UploadLengthError: Kind(
+        400, "inconsistent-upload-length", "Not the length that the upload was begun with"
+    ),
     errors.MissingError: Kind(404, "missing", "What was named is not there"),
     errors.RefusedError: Kind(409, "refused", "Understood, and not carried out"),
     errors.BarrierError: Kind(409, "barrier", "These checkpoints do not merge"),
@@ -106,6 +109,10 @@ KINDS: Mapping[type[errors.CkptmergeError], Kind] = {
     errors.OutcomeConflictError: Kind(
         409, "outcome-conflict", "The task was finished with another outcome"
     ),
+    errors.UploadOffsetError: Kind(
+        409, "mismatching-upload-offset", "The upload ends somewhere else"
+    ),
+    errors.UploadCompletedError: Kind(410, "completed-upload", "The upload is complete already"),
     errors.ModelLoadError: UNEXPECTED,
     errors.NonFiniteLossError: UNEXPECTED,
     errors.ProposerError: UNEXPECTED,

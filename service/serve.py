@@ -1,8 +1,6 @@
 """The service with its proposer and its workers, from its start to its end."""
 
 import secrets
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +11,8 @@ from threading import Event, Thread
 
 import structlog
 
+from ckptmerge.client.address import address_here
+from ckptmerge.client.trust import own_certificate, pinned
 from ckptmerge.domain import identifier
 from ckptmerge.domain.run import name_from
 from ckptmerge.evaluation.documents import load_held_out
@@ -25,7 +25,8 @@ from ckptmerge.workflow.blob_records import put_files_on_record
 from ckptmerge.workflow.proposer_process import ProposerProcess
 from ckptmerge.workflow.reconcile import reconcile
 from service.app import create_app, wall_clock
-from service.data_folder import DataFolder
+from service.data_folder import BLOBS, DATABASE, DataFolder
+from service.engine import Workers
 from service.routes.held_out import FILE
 from service.routes.runs import DEFAULT_SET
 from service.server import serve_app
@@ -33,16 +34,8 @@ from service.settings import ConfigurationError, Settings
 from service.sources import copy_file
 from service.watcher import keep_watching
 
-_WORKER = "from ckptmerge.cli.main import main; main()"
-
-_PERIOD = 2.0
-"""Seconds between looks for workers that died."""
-
 _SHOWN = 20
 """Lost files that the log names; of a disk that is gone there may be very many."""
-
-_PATIENCE = 10.0
-"""Seconds that a worker has to end by itself."""
 
 _log = structlog.get_logger(__name__)
 
@@ -58,7 +51,11 @@ def run_service(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
         ConfigurationError: the data folder is in use, or the address cannot be listened on.
         HeldOutSetError: the default held-out set cannot judge a model.
     """
-    with DataFolder(settings.data), _stores(settings) as (store, blobs), Workers() as workers:
+    with (
+        DataFolder(settings.data) as data,
+        _stores(settings) as (store, blobs),
+        Workers(data.path) as workers,
+    ):
         _reconcile(store, blobs)
         if settings.held_out is not None:
             take_default_set(store, blobs, settings.held_out)
@@ -77,9 +74,13 @@ def run_service(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
                 app.state.service.drain()
 
             def ready(port: int) -> None:
-                url = f"http://{settings.host}:{port}"
-                workers.start(settings.workers, url)
-                _watch(settings, url, stopped)
+                certificate = _certificate(settings)
+                url = address_here(settings.host, port, tls=certificate is not None)
+                workers.start(
+                    settings.worker_devices, url, certificate=certificate,
+                    on_death=app.state.service.give_up_worker,
+                )  # fmt: skip
+                _watch(settings, url, stopped, certificate)
                 on_ready(url)
 
             serve_app(
@@ -95,7 +96,18 @@ def run_service(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
             )
 
 
-def _watch(settings: Settings, url: str, stopped: Event) -> None:
+def _certificate(settings: Settings) -> str | None:
+    """Return the service's own certificate, by which its workers and watchers know it.
+
+    They call it by an address of this machine, which the certificate need not hold; and it may be
+    signed by nobody whom this machine believes.
+    """
+    if settings.tls_certificate is None:
+        return None
+    return own_certificate(settings.tls_certificate.read_text("ascii", "replace"))
+
+
+def _watch(settings: Settings, url: str, stopped: Event, certificate: str | None) -> None:
     """Start a thread for every watched folder; it reaches the service as anybody else would."""
     for folder in settings.watch:
         Thread(
@@ -105,6 +117,7 @@ def _watch(settings: Settings, url: str, stopped: Event) -> None:
                 "run": settings.run or name_from(folder.resolve().name),
                 "url": url,
                 "token": settings.token,
+                "ca": None if certificate is None else pinned(certificate),
                 "clock": time.monotonic,
                 "stop": stopped,
             },
@@ -117,8 +130,8 @@ def _watch(settings: Settings, url: str, stopped: Event) -> None:
 def _stores(settings: Settings) -> Iterator[tuple[Store, BlobStore]]:
     """Open the records and the blobs of the data folder."""
     settings.data.mkdir(parents=True, exist_ok=True)
-    store = SqliteStore(settings.data / "ckptmerge.sqlite")
-    blobs = FolderBlobStore(settings.data / "blobs", reserve=settings.limits.reserve)
+    store = SqliteStore(settings.data / DATABASE)
+    blobs = FolderBlobStore(settings.data / BLOBS, reserve=settings.limits.reserve)
     try:
         yield store, blobs
     finally:
@@ -169,53 +182,3 @@ def take_default_set(store: Store, blobs: BlobStore, path: Path) -> None:
                     name=DEFAULT_SET, digest=documents.digest, file=file, created=wall_clock()
                 )
             )
-
-
-class Workers:
-    """Worker processes: started anew when one dies, and ended with this process.
-
-    A worker that is killed loses its lease; without another one its task would wait for ever.
-    """
-
-    def __init__(self) -> None:
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._command: list[str] = []
-        self._stopping = Event()
-        self._minder = Thread(target=self._mind, name="ckptmerge-workers", daemon=True)
-
-    def __enter__(self) -> "Workers":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        if self._minder.is_alive():
-            self._minder.join()
-        for process in self._processes:
-            process.terminate()
-        for process in self._processes:
-            try:
-                process.wait(_PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-    def start(self, count: int, url: str) -> None:
-        """Start so many; each watches the pipe to this process and ends when it closes."""
-        # One thread for each of several: more would wait for each other.
-        threads = ["--threads", "1"] if count > 1 else []
-        self._command = [
-            sys.executable, "-c", _WORKER, "worker", "--url", url, "--with-parent", *threads,
-        ]  # fmt: skip
-        self._processes = [self._started() for _ in range(count)]
-        self._minder.start()
-
-    def _started(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self._command, stdin=subprocess.PIPE)  # noqa: S603 - our own command
-
-    def _mind(self) -> None:
-        """Replace the dead, at most one generation a period: a worker that cannot start is slow."""
-        while not self._stopping.wait(_PERIOD):
-            for index, process in enumerate(self._processes):
-                if process.poll() is not None:
-                    _log.warning("a worker died; starting another", code=process.returncode)
-                    self._processes[index] = self._started()

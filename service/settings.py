@@ -1,7 +1,8 @@
 """Settings of the service: from a file, the environment and the command line, checked at start."""
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -32,11 +33,18 @@ _PATHS = frozenset(
     {"data", "watch", "source_roots", "held_out", "tls_certificate", "tls_key"},
 )
 _NESTED = frozenset({"limits", "study", "window"})
-_LISTS = frozenset({"watch", "source_roots", "allowed_hosts"})
+_BIND = frozenset({"host", "token", "tls_certificate", "tls_key", "behind_proxy"})
+"""What decides whether others can reach the service, and how safely."""
+_LISTS = frozenset({"watch", "source_roots", "allowed_hosts", "devices"})
 
 
 class ConfigurationError(RefusedError):
     """The service will not start like this; `serve` ends with exit code 78 (EX_CONFIG)."""
+
+    def __init__(self, message: str, *, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems) or (message,)
+        """Everything that is wrong, one by one."""
 
 
 class Limits(BaseModel):
@@ -56,6 +64,10 @@ class Limits(BaseModel):
     """Seconds that a task stays with a worker that does not answer."""
     blob_grace: float = Field(default=86_400.0, ge=0)
     """Seconds that a file which nothing names stays, from when it was last uploaded or named."""
+    upload_age: float = Field(default=86_400.0, gt=0)
+    """Seconds that an upload in pieces may take; what has come of an older one is removed."""
+    open_uploads: int = Field(default=256, gt=0)
+    """Uploads in pieces that may be under way at once."""
 
 
 def _plain_host(name: str) -> str:
@@ -71,6 +83,7 @@ def _free_name(name: str) -> str:
 
 
 Host = Annotated[str, AfterValidator(_plain_host)]
+Device = Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")]
 
 
 class Settings(BaseModel):
@@ -83,8 +96,10 @@ class Settings(BaseModel):
     host: Host = "127.0.0.1"
     port: int = Field(default=8117, ge=0, le=65535)
     """0 takes any free port."""
-    workers: int = Field(default=1, ge=0)
-    """Worker processes started beside the service, one a device."""
+    devices: tuple[Device, ...] = Field(default=("cpu",), min_length=1)
+    """Where models run: ``cpu``, or ``cuda:0`` and so on."""
+    workers: int | None = Field(default=None, ge=0)
+    """Worker processes started beside the service, on these devices in turn; one each if None."""
     watch: tuple[Path, ...] = ()
     """Folders whose settling checkpoints are registered."""
     source_roots: tuple[Path, ...] = ()
@@ -108,6 +123,12 @@ class Settings(BaseModel):
     allowed_hosts: tuple[Host, ...] = ()
     """Further names by which clients may call the service."""
     limits: Limits = Limits()
+
+    @property
+    def worker_devices(self) -> tuple[str, ...]:
+        """The device of each worker that the service starts."""
+        count = len(self.devices) if self.workers is None else self.workers
+        return tuple(islice(cycle(self.devices), count))
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:
@@ -137,14 +158,27 @@ def load_settings(
     file = {} if config is None else _from_file(config)
     variables = _from_environment(environ)
     options = {name: value for name, value in (given or {}).items() if value is not None}
-    for source, values in ((f"{config}", file), ("the command line", options)):
-        if "token" in values:
-            raise ConfigurationError(
-                f"{source} holds a token, where others may read it; "
-                f"set it as the environment variable {ENVIRONMENT}TOKEN instead"
-            )
-    limits = {**_part(file, "limits"), **_part(variables, "limits"), **_part(options, "limits")}
-    return _validated({**file, **variables, **options, "limits": limits}, config)
+    misplaced = [
+        f"{source} holds a token, where others may read it; "
+        f"set it as the environment variable {ENVIRONMENT}TOKEN instead"
+        for source, values in ((f"{config}", file), ("the command line", options))
+        if "token" in values
+    ]
+    for values in (file, options):
+        values.pop("token", None)
+    raw = {**file, **variables, **options}
+    limits = [_part(source, "limits") for source in (file, variables, options)]
+    # What is no mapping is left for the validation to name, among all else that is wrong.
+    raw["limits"] = next(
+        (part for part in limits if not isinstance(part, Mapping)),
+        {
+            name: value
+            for part in limits
+            if isinstance(part, Mapping)
+            for name, value in part.items()
+        },
+    )
+    return _validated(raw, config, misplaced)
 
 
 def require_safe_bind(settings: Settings) -> None:
@@ -217,24 +251,48 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
     return found
 
 
-def _part(source: Mapping[str, object], name: str) -> Mapping[str, object]:
+def _part(source: Mapping[str, object], name: str) -> object:
     part = source.get(name) or {}
-    if isinstance(part, Limits):
-        return part.model_dump(exclude_unset=True)
-    if not isinstance(part, Mapping):
-        raise ConfigurationError(f"{name} must hold names and values, such as `reserve: 0`")
-    return part
+    return part.model_dump(exclude_unset=True) if isinstance(part, Limits) else part
 
 
-def _validated(raw: Mapping[str, object], config: Path | None) -> Settings:
+def _validated(
+    raw: Mapping[str, object], config: Path | None, misplaced: Sequence[str]
+) -> Settings:
+    """Make settings of what was found, or say everything that is wrong with it.
+
+    Args:
+        raw: Names and values.
+        config: The file that some of them came from.
+        misplaced: What is wrong with where they came from.
+    """
+    problems = list(misplaced)
     try:
-        return Settings.model_validate(raw)
+        settings = Settings.model_validate(raw)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}"
-            for item in error.errors(include_input=False)
-        )
-        sources = f"{config}, {ENVIRONMENT}… variables" if config else f"{ENVIRONMENT}… variables"
-        raise ConfigurationError(
-            f"cannot serve with these settings ({sources} and options): {problems}"
-        ) from error
+        wrong = error.errors(include_input=False)
+        problems += [
+            f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}" for item in wrong
+        ]
+        problems += _also_unsafe(raw, {item["loc"][0] if item["loc"] else None for item in wrong})
+    else:
+        if not problems:
+            return settings
+        problems += _also_unsafe(raw, frozenset())
+    sources = f"{config}, {ENVIRONMENT}… variables" if config else f"{ENVIRONMENT}… variables"
+    raise ConfigurationError(
+        f"cannot serve with these settings ({sources} and options): {'; '.join(problems)}",
+        problems=problems,
+    )
+
+
+def _also_unsafe(raw: Mapping[str, object], wrong: Set[int | str | None]) -> list[str]:
+    """Say whether what is right among the settings would make a bind that is not safe."""
+    if wrong & {None, *_BIND}:
+        return []
+    sound = {name: value for name, value in raw.items() if name not in wrong}
+    try:
+        require_safe_bind(Settings.model_validate(sound))
+    except ConfigurationError as error:
+        return [str(error)]
+    return []

@@ -9,6 +9,7 @@ from ckptmerge.storage.blobs import BlobStore
 from ckptmerge.storage.records import CheckpointRecord, RunRecord, StudyRecord
 from ckptmerge.storage.store import Snapshot, Store
 from ckptmerge.workflow.collect import collect
+from ckptmerge.workflow.expire_uploads import expire_uploads
 from ckptmerge.workflow.retain import retain
 
 COLLECT_EVERY = 3600.0
@@ -28,6 +29,7 @@ class Tidying:
         now: Seconds since 1970.
         new_id: Makes an id.
         grace: Seconds that a file which nothing names stays.
+        upload_age: Seconds that an upload in pieces may take.
     """
 
     def __init__(
@@ -38,12 +40,14 @@ class Tidying:
         now: Callable[[], float],
         new_id: Callable[[str], str],
         grace: float,
+        upload_age: float,
     ) -> None:
         self._store = store
         self._blobs = blobs
         self._now = now
         self._new_id = new_id
         self._grace = grace
+        self._upload_age = upload_age
         self._seen: dict[str, tuple[int, ...]] = {}
         self._collected: float | None = None
 
@@ -76,6 +80,11 @@ class Tidying:
     def _collect(self) -> None:
         found = collect(self._store, self._blobs, now=self._now(), grace=self._grace)
         self._collected = self._now()
+        given_up = expire_uploads(
+            self._store, self._blobs.partials, now=self._now(), age=self._upload_age
+        )
+        if given_up:
+            _log.info("uploads that were never completed were removed", uploads=given_up)
         if found.blobs:
             _log.info("files deleted", files=found.blobs, bytes=found.bytes)
 

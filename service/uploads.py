@@ -5,15 +5,18 @@ that waits for ``100 Continue`` then sends none of it (RFC 9110, section 10.1.1)
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from ckptmerge.domain.digest import Digest
-from ckptmerge.storage.blobs import BlobStore, BlobWriter
+from ckptmerge.storage.blobs import BlobStore
+from ckptmerge.storage.partial import PartialBlob
+from service.turns import Turn
 
 BUFFER = 2**20
 """Bytes handed to the disk at once."""
@@ -76,14 +79,67 @@ async def receive(
             writer = await loop.run_in_executor(
                 disk, lambda: held.enter_context(blobs.writer(size=size, expected=expected))
             )
-            await _pump(request, writer, disk)
+            await _pump(request, writer.write, disk)
             return await loop.run_in_executor(disk, writer.commit)
         finally:
             await loop.run_in_executor(disk, held.close)
 
 
-async def _pump(request: Request, writer: BlobWriter, disk: ThreadPoolExecutor) -> None:
-    """Hand the body to the disk buffer by buffer, at most so many ahead of it."""
+@dataclass(frozen=True)
+class Appended:
+    """What an append came to."""
+
+    offset: int
+    """Bytes that the upload has now, all of them durable."""
+    digest: Digest | None
+    """Of the blob that it has become."""
+    cut: Exception | None
+    """Why no more came of the body than did."""
+
+
+async def append(
+    request: Request, opened: Callable[[], PartialBlob], *, size: int, last: bool, turn: Turn
+) -> Appended:
+    """Add the body of a request to a partial blob, durably, or as much of it as comes.
+
+    Args:
+        request: Whose body it is; nothing of it has been read.
+        opened: Opens the partial blob, away from the event loop.
+        size: Bytes that the upload has with all of the body.
+        last: Whether it becomes a blob then.
+        turn: With the upload; whoever is in a hurry ends the append.
+
+    Raises:
+        DigestMismatchError: the bytes are not those that were announced; all are removed.
+        MissingError: what came before is not there any more.
+        TooLargeError: more came than were announced.
+        OutOfSpaceError: the disk cannot hold them; none of these is kept.
+    """
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(1, "ckptmerge-append") as disk:
+        held = ExitStack()
+        try:
+            partial = await loop.run_in_executor(disk, lambda: held.enter_context(opened()))
+            cut: Exception | None = None
+            try:
+                async with turn.stoppable():
+                    await _pump(request, partial.write, disk)
+            except (ClientDisconnect, HTTPException, TimeoutError) as error:
+                cut = error
+            if last and partial.position == size:
+                return Appended(size, await loop.run_in_executor(disk, partial.commit), cut)
+            return Appended(await loop.run_in_executor(disk, partial.keep), None, cut)
+        finally:
+            await loop.run_in_executor(disk, held.close)
+
+
+async def _pump(
+    request: Request, write: Callable[[bytearray], None], disk: ThreadPoolExecutor
+) -> None:
+    """Hand the body to the disk buffer by buffer, at most so many ahead of it.
+
+    What has come is handed on also where no more does: an upload that goes on later keeps it.
+    """
     loop = asyncio.get_running_loop()
     waiting: list[asyncio.Future[None]] = []
     buffer = bytearray()
@@ -91,12 +147,14 @@ async def _pump(request: Request, writer: BlobWriter, disk: ThreadPoolExecutor) 
         async for chunk in _chunks(request):
             buffer += chunk
             if len(buffer) >= BUFFER:
-                waiting.append(loop.run_in_executor(disk, writer.write, buffer))
+                waiting.append(loop.run_in_executor(disk, write, buffer))
                 buffer = bytearray()
             if len(waiting) > _DEPTH:
-                await waiting.pop(0)
-        waiting.append(loop.run_in_executor(disk, writer.write, buffer))
+                # Shielded: a buffer that is not written must not let the next one follow the last.
+                await asyncio.shield(waiting[0])
+                waiting.pop(0)
     finally:
+        waiting.append(loop.run_in_executor(disk, write, buffer))
         results = await asyncio.gather(*waiting, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):

@@ -18,6 +18,7 @@ import structlog
 from watchfiles import watch
 
 from ckptmerge.client.client import Client
+from ckptmerge.client.trust import Trusted
 from ckptmerge.errors import CkptmergeError, InvalidInputError, ServiceError
 from ckptmerge.formats.manifest import find_layout, read_manifest
 
@@ -134,6 +135,7 @@ def keep_watching(
     run: str,
     url: str,
     token: str | None,
+    ca: Trusted | None = None,
     clock: Callable[[], float],
     stop: threading.Event,
     settled_after: float = SETTLED_AFTER,
@@ -145,6 +147,7 @@ def keep_watching(
         run: Run that its checkpoints belong to.
         url: Address of the service.
         token: Its bearer token.
+        ca: Whom to believe where the address is https.
         clock: Seconds, on a clock that only goes forward.
         stop: Ends the watching.
         settled_after: Seconds over which nothing in a checkpoint may change.
@@ -152,7 +155,7 @@ def keep_watching(
     watcher = Watcher(root, settled_after=settled_after)
     hint = threading.Event()
     threading.Thread(target=_hear, args=(root, hint, stop), daemon=True).start()
-    with Client(url, token) as client:
+    with Client(url, token, ca=ca) as client:
         while not stop.is_set():
             for checkpoint in watcher.look(clock()):
                 _push(client, watcher, checkpoint, run)

@@ -21,6 +21,7 @@ import torch
 
 from ckptmerge.client.blobs import download, upload
 from ckptmerge.client.session import Session
+from ckptmerge.client.trust import pinned
 from ckptmerge.domain.digest import Digest
 from ckptmerge.errors import CkptmergeError, NonFiniteLossError, ServiceError
 from ckptmerge.evaluation.scores import DocumentScores
@@ -233,6 +234,7 @@ def work(
     cache: Path | None = None,
     threads: int | None = None,
     with_parent: bool = False,
+    certificate: Path | None = None,
 ) -> None:
     """Do leases of the service at ``url`` until this process is ended.
 
@@ -243,6 +245,7 @@ def work(
         cache: Folder for fetched files; one of its own, removed at the end, by default.
         threads: Threads for torch; its own default.
         with_parent: Whether to end when standard input closes.
+        certificate: File of the service's own certificate, where no other is to be believed.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -251,7 +254,8 @@ def work(
     own = Path(tempfile.mkdtemp(prefix="ckptmerge-cache-")) if cache is None else cache
     called = name or f"{socket.gethostname()}-{os.getpid()}"
     try:
-        with Session(url, os.environ.get("CKPTMERGE_TOKEN")) as session:
+        trust = None if certificate is None else pinned(certificate.read_text("ascii"))
+        with Session(url, os.environ.get("CKPTMERGE_TOKEN"), ca=trust) as session:
             Worker(session, name=called, device=device, cache=own).run(threading.Event())
     finally:
         if cache is None:
@@ -260,5 +264,7 @@ def work(
 
 def _end_with_parent() -> None:
     """End this process when the one that started it is gone: then its end of the pipe closes."""
-    sys.stdin.buffer.read()
+    # Not through the buffer, whose lock a thread that waits here would hold while Python ends.
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
     os._exit(0)

@@ -1,5 +1,6 @@
 """Where a service is and how it knows us, checked before anything is sent."""
 
+import ipaddress
 import re
 
 from httpx2 import URL, InvalidURL
@@ -35,6 +36,23 @@ def service_url(text: str) -> URL:
     if url.scheme not in {"http", "https"} or not url.host or url.query or url.fragment:
         raise InvalidInputError(f"{text!r} is no address of a service; {_EXAMPLE}")
     return url
+
+
+def address_here(host: str, port: int, *, tls: bool) -> str:
+    """Return where a service that listens on ``host`` is reached from its own machine.
+
+    One that listens on every address (``0.0.0.0``, ``::``) is reached over the loopback of the
+    same family: a socket of the one family does not hear the other.
+    """
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        named = host
+    else:
+        if address.is_unspecified:
+            host = "127.0.0.1" if address.version == 4 else "::1"
+        named = host if address.version == 4 else f"[{host}]"
+    return f"{'https' if tls else 'http'}://{named}:{port}"
 
 
 def bearer_token(text: str | None) -> str | None:

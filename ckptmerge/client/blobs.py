@@ -11,7 +11,8 @@ from pathlib import Path
 from httpx2 import Response
 from pydantic import ValidationError
 
-from ckptmerge.client.partial_file import BLOCK, OnBytes, PartialFile, Progress
+from ckptmerge.client.partial_file import OnBytes, PartialFile, Progress
+from ckptmerge.client.parts import blocks, upload_in_parts
 from ckptmerge.client.session import BrokenOffError, Session
 from ckptmerge.domain.digest import Digest
 from ckptmerge.errors import InvalidInputError, OutOfSpaceError, ServiceError
@@ -19,6 +20,9 @@ from ckptmerge.wire.resource import FileRef
 
 PARTIAL = ".part"
 """Ending of a file whose download is not complete."""
+
+WHOLE = 64 * 2**20
+"""Bytes up to which a file is sent in one request."""
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-")
 """RFC 9110, section 14.4."""
@@ -32,7 +36,8 @@ def upload(
     """Bring a file's bytes to the service, unless they are there already.
 
     The file is read twice, to name it by its digest and to send it, and never held in memory. A
-    cut connection costs another reading. ``name`` is what the file is called; its own by default.
+    cut connection costs another reading; of a large file, which goes in parts, only of one part.
+    ``name`` is what the file is called; its own by default.
 
     Raises:
         InvalidInputError: the file cannot be read, has a name that a checkpoint's file cannot
@@ -51,7 +56,10 @@ def upload(
     progress = Progress(on_bytes)
     if not session.exists(address):
         with _reading(path):
-            session.put(address, lambda: _blocks(path, size, progress), size=size)
+            if size <= WHOLE or not upload_in_parts(
+                session, path, size=size, digest=digest, progress=progress
+            ):
+                session.put(address, lambda: blocks(path, 0, size, progress), size=size)
     progress.reach(size)
     return reference
 
@@ -65,7 +73,7 @@ def send(session: Session, path: Path, address: str) -> None:
     """
     with _reading(path):
         size = path.stat().st_size
-        session.put(address, lambda: _blocks(path, size, Progress(None)), size=size)
+        session.put(address, lambda: blocks(path, 0, size, Progress(None)), size=size)
 
 
 def download(
@@ -160,20 +168,6 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InvalidInputError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def _blocks(path: Path, size: int, progress: Progress) -> Iterator[bytes]:
-    """Read a file of a known size in blocks, each counted once the connection has taken it."""
-    sent = 0
-    with path.open("rb", buffering=0) as file:
-        while sent < size and (block := file.read(min(BLOCK, size - sent))):
-            yield block
-            sent += len(block)
-            progress.reach(sent)
-    if sent < size:
-        raise InvalidInputError(
-            f"{path} became shorter while it was sent; wait until nobody writes to it"
-        )
 
 
 def _is_there(target: Path, size: int, digest: Digest) -> bool:

@@ -17,6 +17,7 @@ from ckptmerge.client.pin import pin
 from ckptmerge.client.push import Attempt, push
 from ckptmerge.client.revision import CHAMPION, Revision, step_of
 from ckptmerge.client.session import Patience, Session
+from ckptmerge.client.trust import Trusted
 from ckptmerge.config.study import StudySpec
 from ckptmerge.errors import InvalidInputError
 from ckptmerge.wire.best import Best
@@ -54,16 +55,24 @@ class Client:
     Args:
         url: Where the service is, such as ``http://127.0.0.1:8117``.
         token: Bearer token, where the service asks for one.
+        ca: PEM file of the authorities to believe where the address is https; by default the one
+            that ``CKPTMERGE_CA`` names, or else the system's.
         patience: How often to try.
 
     Raises:
-        InvalidInputError: the address or the token cannot be one. A service that is down is none.
+        InvalidInputError: the address or the token cannot be one, or the authorities not be read.
+            A service that is down is none.
     """
 
     def __init__(
-        self, url: str, token: str | None = None, *, patience: Patience | None = None
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        ca: Trusted | None = None,
+        patience: Patience | None = None,
     ) -> None:
-        self._session = Session(url, token, patience=patience)
+        self._session = Session(url, token, ca=ca, patience=patience)
 
     def __enter__(self) -> Self:
         return self

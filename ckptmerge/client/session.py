@@ -1,5 +1,6 @@
 """Session: requests to one service, repeated where that can help, refusals as errors."""
 
+import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -14,6 +15,7 @@ from pydantic import BaseModel
 
 from ckptmerge.client.address import OWN_MACHINE, bearer_token, same_origin, service_url
 from ckptmerge.client.problem import error_of, retry_after
+from ckptmerge.client.trust import CA, Trusted, believing
 from ckptmerge.errors import ServiceError
 
 Method = Literal["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"]
@@ -59,13 +61,15 @@ class Session:
     Args:
         url: Where the service is, such as ``http://127.0.0.1:8117``; a path in it is kept.
         token: Bearer token; sent to this address only, also where an answer points elsewhere.
+        ca: PEM file of the authorities to believe where the address is https; by default the one
+            that ``CKPTMERGE_CA`` names, or else the system's.
         timeout: Seconds of silence after which a connection counts as dead.
         patience: How often to try.
         sleep: Waits so many seconds.
         random: Source of the pauses' jitter and of idempotency keys.
 
     Raises:
-        InvalidInputError: the address or the token cannot be one.
+        InvalidInputError: the address or the token cannot be one, or the authorities not be read.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class Session:
         url: str,
         token: str | None = None,
         *,
+        ca: Trusted | None = None,
         timeout: float = 60.0,
         patience: Patience | None = None,
         sleep: Callable[[float], None] = time.sleep,
@@ -86,6 +91,7 @@ class Session:
             base_url=service_url(url),
             headers={"User-Agent": f"ckptmerge/{version('ckptmerge')}"},
             timeout=_timeouts(timeout),
+            verify=believing(ca),
             # A proxy from the environment cannot reach this machine's own loopback.
             mounts={f"all://{host}": None for host in OWN_MACHINE},
         )
@@ -161,6 +167,28 @@ class Session:
         headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
         self._send("PUT", path, lambda: {"headers": headers, "content": body()})
 
+    def tell(
+        self,
+        method: Method,
+        path: str,
+        headers: Mapping[str, str],
+        *,
+        body: Iterable[bytes] | None = None,
+    ) -> Mapping[str, str]:
+        """Send a request whose answer is in its headers, and return those.
+
+        Args:
+            method: Of the request.
+            path: Where to.
+            headers: Of the request.
+            body: Its bytes, as they come; they are sent once, so it is tried once.
+
+        Raises:
+            ServiceError: the service refuses, stays busy, or cannot be reached.
+        """
+        content = {"headers": headers} if body is None else {"headers": headers, "content": body}
+        return self._send(method, path, lambda: content, once=body is not None).headers
+
     @contextmanager
     def get(self, path: str, *, headers: Mapping[str, str]) -> Iterator[httpx2.Response]:
         """Open an answer whose body is read while it comes, unchanged by any encoding.
@@ -184,7 +212,7 @@ class Session:
 
     def _send(
         self, method: Method, path: str, content: Callable[[], dict[str, Any]], *,
-        stream: bool = False,
+        stream: bool = False, once: bool = False,
     ) -> httpx2.Response:  # fmt: skip
         """Send a request until it is answered; ``content`` makes its body anew for each try."""
         key = f"{self._random.getrandbits(128):032x}"
@@ -196,7 +224,7 @@ class Session:
                 return self._answer(request, stream=stream)
             except _PassingError as error:
                 longest, asked = self.patience.longest, error.asked or 0.0
-                if tried >= self.patience.attempts or asked > longest:
+                if once or tried >= self.patience.attempts or asked > longest:
                     raise error.failure from error.__cause__
             self._sleep(max(asked, self.patience.pause(tried, self._random.random())))
 
@@ -231,7 +259,10 @@ class Session:
         except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol) as error:
             raise ServiceError(self._lost(error)) from error
         except httpx2.TransportError as error:
-            raise _PassingError(ServiceError(self._lost(error)), None) from error
+            failure = ServiceError(self._lost(error))
+            if _distrust(error) is not None:  # nor will it be trusted the next time
+                raise failure from error
+            raise _PassingError(failure, None) from error
         except httpx2.RequestError as error:
             raise ServiceError(self._lost(error)) from error
         if response.is_success:
@@ -241,6 +272,14 @@ class Session:
         raise error_of(response)
 
     def _lost(self, error: httpx2.RequestError) -> str:
+        distrust = _distrust(error)
+        if distrust is not None:
+            return (
+                f"the certificate that {self.url} shows is not trusted "
+                f"({distrust.verify_message.rstrip('.')}); if an authority of your own has signed "
+                f"it, name its file as {CA}, and call the service by a name that the certificate "
+                "holds"
+            )
         reason = str(error) or type(error).__name__
         if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
             return (
@@ -261,6 +300,13 @@ class _PassingError(Exception):
         self.failure = failure
         self.asked = asked
         """Seconds the service asks to be left alone."""
+
+
+def _distrust(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """Return why a server's certificate was refused, where an error comes from that."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _timeouts(seconds: float) -> httpx2.Timeout:

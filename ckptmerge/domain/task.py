@@ -147,7 +147,17 @@ class Task:
         """Take the task back from a worker whose lease has run out; else return it as it is."""
         if self.state is not TaskState.LEASED or self.expires is None or now < self.expires:
             return self
-        return self._again(f"{self.worker} was not heard of until its lease ran out")
+        return self.abandoned(f"{self.worker} was not heard of until its lease ran out")
+
+    def abandoned(self, reason: str) -> "Task":
+        """Take a leased task back from a worker that is gone; the attempt counts.
+
+        Raises:
+            IllegalTransitionError: nobody holds it.
+        """
+        if self.state is not TaskState.LEASED:
+            raise IllegalTransitionError(f"task {self.id} is {self.state}, and nobody's to lose")
+        return self._again(reason)
 
     def give_back(self, fence: int) -> "Task":
         """Take the task back from a worker that was told to stop; the attempt does not count.

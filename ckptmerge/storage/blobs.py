@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
 from ckptmerge.domain.digest import Digest
+from ckptmerge.storage.partial import PartialStore
 
 
 @runtime_checkable
@@ -81,6 +82,11 @@ class BlobReader(Protocol):
 @runtime_checkable
 class BlobStore(Protocol):
     """Immutable bytes by digest; safe from several threads."""
+
+    @property
+    def partials(self) -> PartialStore:
+        """Bytes that come in pieces, until they are a blob."""
+        ...
 
     def size(self, digest: Digest) -> int | None:
         """Return the blob's size in bytes, or None where there is no such blob."""

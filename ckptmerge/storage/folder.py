@@ -7,7 +7,6 @@ dropped the pages, and the next one would succeed with the bytes lost. So a writ
 first failure, and with its commit: the blob's name leads to the very file that was written.
 """
 
-import errno
 import hashlib
 import os
 import re
@@ -28,11 +27,12 @@ from ckptmerge.errors import (
     TruncatedFileError,
 )
 from ckptmerge.formats.claim import ClaimedFolder
+from ckptmerge.storage.durable import FULL, make_folder, sync_folder
+from ckptmerge.storage.folder_partials import FolderPartials
 
 RESERVE = 2**30
 """Bytes that are left free: the database beside the blobs must be able to grow."""
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -48,10 +48,14 @@ class FolderBlobStore:
         self._root = root.absolute()
         self._reserve = reserve
         self._blobs = self._root / "sha256"
-        _make(self._blobs)
+        make_folder(self._blobs)
         self._durable = self._sync_folders()
         self._naming = Lock()
         self._incoming = ClaimedFolder(self._root, ".incoming-")
+        self.partials = FolderPartials(
+            self._root / "partial", publish=self._publish, require_room=self._require_room
+        )
+        """Bytes that come in pieces; they outlive this process."""
 
     def size(self, digest: Digest) -> int | None:
         """Return the blob's size, or None where there is no such blob."""
@@ -66,12 +70,7 @@ class FolderBlobStore:
         Raises:
             OutOfSpaceError: the disk cannot hold ``size`` bytes beside its reserve, or is full.
         """
-        free = shutil.disk_usage(self._root).free
-        if (size or 0) + self._reserve > free:
-            raise OutOfSpaceError(
-                f"{size or 0:,} bytes and the reserve of {self._reserve:,} do not fit into "
-                f"{free:,} free bytes of {self._root}; remove checkpoints, or lower the reserve"
-            )
+        self._require_room(size or 0)
         return FolderWriter(
             self._incoming.path / uuid4().hex, self._publish, size=size, expected=expected
         )
@@ -113,6 +112,14 @@ class FolderBlobStore:
         """Remove what is still being written."""
         self._incoming.remove()
 
+    def _require_room(self, size: int) -> None:
+        free = shutil.disk_usage(self._root).free
+        if size + self._reserve > free:
+            raise OutOfSpaceError(
+                f"{size:,} bytes and the reserve of {self._reserve:,} do not fit into "
+                f"{free:,} free bytes of {self._root}; remove checkpoints, or lower the reserve"
+            )
+
     def _place(self, digest: Digest) -> Path:
         return self._blobs / digest.hex[:2] / digest.hex
 
@@ -121,7 +128,7 @@ class FolderBlobStore:
         place = self._place(digest)
         if place.parent not in self._durable:
             place.parent.mkdir(exist_ok=True)
-            _sync(self._blobs)
+            sync_folder(self._blobs)
             # Only now: until it is synced, another writer must not rely on the folder being there.
             self._durable.add(place.parent)
         # One at a time: a name that is taken back must not be one that another upload relies on.
@@ -129,14 +136,14 @@ class FolderBlobStore:
             with suppress(FileExistsError):  # another upload of the same bytes was faster
                 place.hardlink_to(partial)
                 undo.callback(_try_to_remove, place)
-            _sync(place.parent)
+            sync_folder(place.parent)
             undo.pop_all()
 
     def _sync_folders(self) -> set[Path]:
         """Make durable the names that a killed process had given and not synced yet."""
         folders = {folder for folder in self._blobs.iterdir() if folder.is_dir()}
         for folder in (*folders, self._blobs):
-            _sync(folder)
+            sync_folder(folder)
         return folders
 
 
@@ -242,7 +249,7 @@ class FolderWriter:
             self._partial.unlink(missing_ok=True)
 
     def _said(self, error: OSError) -> Exception:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             return OutOfSpaceError(
                 f"the disk is full after {self.received:,} bytes, none of which were kept; "
                 "free some space and send them again"
@@ -279,14 +286,6 @@ class FolderReader:
         return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
 
-def _make(folder: Path) -> None:
-    """Make a folder durably, with the parents that it lacks."""
-    if not folder.is_dir():
-        _make(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _sync(folder.parent)
-
-
 def _try_to_remove(place: Path) -> None:
     """Take back a name that may not last; on a disk that fails this can fail as well."""
     with suppress(OSError):
@@ -295,11 +294,3 @@ def _try_to_remove(place: Path) -> None:
 
 def _missing(digest: Digest) -> str:
     return f"there is no blob {digest}; it was never uploaded, or removed"
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,6 +11,7 @@ from ckptmerge.errors import (
     TooLargeError,
     TruncatedFileError,
 )
+from ckptmerge.storage.memory_partials import MemoryPartials
 
 
 class MemoryBlobStore:
@@ -18,6 +19,8 @@ class MemoryBlobStore:
 
     def __init__(self) -> None:
         self._blobs: dict[Digest, bytes] = {}
+        self.partials = MemoryPartials(self._blobs.__setitem__)
+        """Bytes that come in pieces."""
 
     def size(self, digest: Digest) -> int | None:
         """Return the blob's size, or None where there is no such blob."""

@@ -17,6 +17,7 @@ from ckptmerge.domain.retention import Retention
 from ckptmerge.domain.run import Run
 from ckptmerge.domain.study import StudySpec, StudyState
 from ckptmerge.domain.task import Task
+from ckptmerge.domain.upload import Upload
 from ckptmerge.domain.weights import MergeWeights
 
 
@@ -262,6 +263,20 @@ class AlphaRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UploadRecord:
+    """An upload in pieces, and how far it has come: so many bytes are on disk for certain."""
+
+    KEY: ClassVar[str] = "id"
+    INDEXED: ClassVar[tuple[str, ...]] = ("state",)
+
+    id: str
+    """Not to be guessed: who knows it may append."""
+    state: str
+    upload: Upload
+    created: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class EventRecord:
     """Something that happened, in the order in which it did."""
 
@@ -286,6 +301,7 @@ RECORDS: Mapping[str, type[Any]] = {
     "scores": ScoresRecord,
     "artifacts": ArtifactRecord,
     "tests": AlphaRecord,
+    "uploads": UploadRecord,
     "events": EventRecord,
 }
 """Every kind by the name of its table."""
@@ -294,5 +310,5 @@ TABLES: Mapping[type[Any], str] = {kind: name for name, kind in RECORDS.items()}
 
 R = TypeVar(
     "R", BlobRecord, HeldOutRecord, RunRecord, CheckpointRecord, StudyRecord, TaskRecord,
-    ScoresRecord, ArtifactRecord, AlphaRecord, EventRecord,
+    ScoresRecord, ArtifactRecord, AlphaRecord, UploadRecord, EventRecord,
 )  # fmt: skip

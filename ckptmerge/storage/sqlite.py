@@ -49,7 +49,7 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        driver = _driver()
+        driver = sqlite_driver()
         self._writing = _engine(path, driver, "IMMEDIATE", _WRITE_PRAGMAS)
         self._reading = _engine(path, driver, "DEFERRED", _READ_PRAGMAS)
         self._lock = Lock()
@@ -154,8 +154,12 @@ def _codec(kind: type[Any]) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def _driver() -> ModuleType:
-    """Return a SQLite of this decade: the wheel's where there is one, else Python's own."""
+def sqlite_driver() -> ModuleType:
+    """Return a SQLite of this decade: the wheel's where there is one, else Python's own.
+
+    Raises:
+        InvalidInputError: neither is new enough.
+    """
     try:
         dbapi2 = import_module("pysqlite3.dbapi2")
     except ImportError:

@@ -100,6 +100,13 @@ def finish_lease(unit: Unit, key: str, fence: int, outcome: Outcome, *, now: flo
     return finished
 
 
+def take_back(unit: Unit, worker: str) -> None:
+    """Take back what a worker holds that is known to be gone, without waiting out its lease."""
+    for record in unit.find(TaskRecord, state=TaskState.LEASED):
+        if record.task.worker == worker:
+            save(unit, record, record.task.abandoned(f"{worker} died"))
+
+
 def reap(unit: Unit, *, clock: float) -> list[TaskRecord]:
     """Take back every task whose lease ran out; return those."""
     leased = unit.find(TaskRecord, state=TaskState.LEASED)

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from tests.benchmarks.table import Row, as_markdown
 
-PARTS = ("merge", "swap", "memory", "search")
+PARTS = ("merge", "swap", "memory", "search", "service")
 """In this order; each is a module with ``rows()``."""
 
 

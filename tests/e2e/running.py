@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ckptmerge.client.client import Client
@@ -19,9 +19,16 @@ class RunningService:
     """`ckptmerge serve` on a data folder; can be killed and started again."""
 
     def __init__(
-        self, folder: Path, held_out: Path, *, workers: int = 1, watch: Path | None = None
+        self,
+        folder: Path,
+        held_out: Path,
+        *,
+        workers: int = 1,
+        watch: Path | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
+        self._environ = environ or {}
         self._held_out = held_out
         self._watch = [] if watch is None else ["--watch", watch]
         self._workers = workers
@@ -48,7 +55,9 @@ class RunningService:
                 "--ready-file", ready, *self._watch,
             ],
             stdout=log, stderr=log, start_new_session=True,
-            env={**os.environ, "CKPTMERGE_LEASE_TTL": "6", "CKPTMERGE_RESERVE": "0"},
+            env={
+                **os.environ, "CKPTMERGE_LEASE_TTL": "6", "CKPTMERGE_RESERVE": "0", **self._environ,
+            },
         )  # fmt: skip
         log.close()
         wait_for(ready.exists, 60, lambda: self.log()[-3000:])

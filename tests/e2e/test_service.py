@@ -9,21 +9,12 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from ckptmerge import optimize
 from ckptmerge.client.client import Client
 from ckptmerge.domain.digest import Digest
 from ckptmerge.errors import ServiceError
 from ckptmerge.formats.manifest import read_manifest
-from ckptmerge.wire.best import Best
 from tests.e2e.running import COMMAND, RunningService, decided, wait_for
-
-STEPS = 4
-BUDGET = 9
-RUN = {
-    "name": "run",
-    "study": {"budget": BUDGET},
-    "window": {"size": STEPS, "every": STEPS, "minimum": STEPS},
-}
+from tests.e2e.searched import STEPS, assert_same, run_of, search, search_alone
 
 
 @pytest.fixture(scope="module")
@@ -42,19 +33,11 @@ def client(served):
         yield opened
 
 
-def search(client: Client, checkpoints) -> None:
-    client._session.json("POST", "/v1/runs", RUN)
-    for checkpoint in checkpoints:
-        client.push(checkpoint, run="run")
-
-
 @pytest.fixture(scope="module")
 def undisturbed(trained_run, tmp_path_factory):
     """The same study in one process."""
-    return optimize(
-        trained_run.checkpoints[-STEPS:], held_out=trained_run.held_out, budget=BUDGET, run="run",
-        looks=tmp_path_factory.mktemp("looks") / "looks.jsonl",
-    )  # fmt: skip
+    looks = tmp_path_factory.mktemp("looks") / "looks.jsonl"
+    return search_alone(trained_run.checkpoints[-STEPS:], trained_run.held_out, looks)
 
 
 def test_it_comes_to_what_one_process_comes_to(client, undisturbed) -> None:
@@ -131,7 +114,7 @@ def test_a_checkpoint_without_a_configuration_waits_and_breaks_no_study(
     client, trained_run
 ) -> None:
     raw = (trained_run.checkpoints[-1] / "model.safetensors").read_bytes()
-    client._session.json("POST", "/v1/runs", {**RUN, "name": "bare"})
+    client._session.json("POST", "/v1/runs", {**run_of(), "name": "bare"})
     digest = Digest.of_bytes(raw)
     if not client._session.exists(f"/v1/blobs/{digest}"):
         client._session.put(f"/v1/blobs/{digest}", lambda: [raw], size=len(raw))
@@ -145,7 +128,7 @@ def test_a_checkpoint_without_a_configuration_waits_and_breaks_no_study(
 def test_raw_bytes_of_one_file_take_the_rest_from_the_run(client, trained_run) -> None:
     """One curl from a training script; the body is streamed and never held in memory."""
     checkpoint, http = trained_run.checkpoints[-2], client._session._client
-    client._session.json("POST", "/v1/runs", {**RUN, "name": "raw"})
+    client._session.json("POST", "/v1/runs", {**run_of(), "name": "raw"})
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         content = (checkpoint / name).read_bytes()
         assert http.put(f"/v1/runs/raw/files/{name}", content=content).status_code == 200
@@ -222,16 +205,6 @@ def test_kills_at_random_moments_change_nothing(
             assert [t.trial for t in observed] == list(range(len(observed)))
             folder = client.best("run").download(tmp_path / "champion")
     assert str(read_manifest(folder).digest) == best.digest
-
-
-def assert_same(best: Best, local: Best) -> None:
-    assert best.promoted
-    assert [w.weight for w in best.weights or ()] == [w.weight for w in local.weights or ()]
-    assert best.score is not None
-    assert local.score is not None
-    assert abs(best.score.mean - local.score.mean) < 0.002
-    assert best.certificate is not None
-    assert best.certificate.test == 1, "a repeated test would have spent alpha twice"
 
 
 def test_what_settles_in_a_watched_folder_is_registered(trained_run, tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import schemathesis
 from schemathesis import Case, HookContext, SerializationContext
 
 
-@schemathesis.serializer("application/x-ndjson")
-def _lines(_context: SerializationContext, value: Any) -> bytes:
-    """Send documents as they are; schemathesis has no serialiser for JSON lines."""
+@schemathesis.serializer("application/x-ndjson", "application/partial-upload")
+def _as_it_is(_context: SerializationContext, value: Any) -> bytes:
+    """Send documents and bytes as they are; schemathesis has no serialiser for these types."""
     return value if isinstance(value, bytes) else str(value).encode()
 
 

@@ -56,6 +56,12 @@ include-operation-id = [
 checks.positive_data_acceptance.expected-statuses = [
     "2xx", "3xx", "401", "403", "404", "409", "412", "422",
 ]
+
+# An upload is announced, and may be announced larger than is taken or than the disk is.
+[[operations]]
+include-operation-id = ["create_upload"]
+checks.positive_data_acceptance.expected-statuses = ["2xx", "401", "403", "413", "429", "507"]
+checks.not_a_server_error.expected-statuses = ["2xx", "4xx", "507"]
 """
 
 

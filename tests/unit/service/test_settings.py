@@ -148,3 +148,24 @@ def test_a_reachable_address_needs_a_token_and_tls(
 @pytest.mark.parametrize("more", [{"behind_proxy": True}, CERTIFICATE])
 def test_a_reachable_address_with_both_is_served(more: dict[str, object]) -> None:
     require_safe_bind(Settings.model_validate({"host": "192.168.1.2", "token": TOKEN, **more}))
+
+
+@pytest.mark.parametrize(
+    ("given", "devices"),
+    [
+        ({}, ("cpu",)),
+        ({"workers": 2}, ("cpu", "cpu")),
+        ({"workers": 0}, ()),
+        ({"devices": ("cuda:0", "cuda:1")}, ("cuda:0", "cuda:1")),
+        ({"devices": ("cuda:0", "cuda:1"), "workers": 3}, ("cuda:0", "cuda:1", "cuda:0")),
+    ],
+)
+def test_one_worker_is_started_a_device_unless_told_otherwise(given, devices) -> None:
+    assert load_settings(environ={}, given=given).worker_devices == devices
+
+
+def test_devices_come_from_the_environment_too() -> None:
+    settings = load_settings(environ={"CKPTMERGE_DEVICES": "cuda:0,cuda:1"})
+    assert settings.worker_devices == ("cuda:0", "cuda:1")
+    with pytest.raises(ConfigurationError, match="devices"):
+        load_settings(environ={"CKPTMERGE_DEVICES": "gpu 0"})

@@ -19,8 +19,9 @@ class House(World):
         super().__post_init__()
         self.time = 1000.0
         self.tidy = Tidying(
-            self.store, self.blobs, now=lambda: self.time, new_id=self.new_id, grace=10.0
-        )
+            self.store, self.blobs, now=lambda: self.time, new_id=self.new_id, grace=10.0,
+            upload_age=10.0,
+        )  # fmt: skip
 
     def change_run(self, **changes) -> None:
         with self.store.write() as unit:

@@ -141,7 +141,8 @@ def test_bytes_are_synced_before_they_get_a_name_and_the_name_before_the_answer(
 
 def test_the_order_would_be_seen_to_be_wrong_without_syncs(store, monkeypatch):
     """The negative control of the test above."""
-    monkeypatch.setattr("ckptmerge.storage.folder.os", _WithoutSync())
+    for module in ("folder", "durable"):
+        monkeypatch.setattr(f"ckptmerge.storage.{module}.os", _WithoutSync())
     partial, steps = commit_recorded(store, monkeypatch)
     assert steps != durable(partial, new_folder=True)
     assert [kind for kind, _ in steps] == ["make", "link"]
