@@ -22,7 +22,9 @@ def laid_out(blobs: BlobStore, files: Sequence[FileEntry]) -> Iterator[Path]:
         MissingError: a blob is not there.
     """
     with tempfile.TemporaryDirectory(prefix="ckptmerge-files-") as holder:
-        folder = Path(holder)
+        # Its name must say nothing: a folder's number is taken for its training step.
+        folder = Path(holder) / "checkpoint"
+        folder.mkdir()
         for file in files:
             place = folder / file.name
             if place.parent != folder:

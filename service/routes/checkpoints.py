@@ -109,6 +109,11 @@ async def create_checkpoint(
     await _make_run_where_possible(service, run)
     if request.headers.get("content-type", "").partition(";")[0].strip() == RAW:
         new = None
+        if step is None:
+            raise InvalidInputError(
+                "which training step is this? Raw bytes cannot say; name it in the address: "
+                f"/v1/runs/{run}/checkpoints?step=1000"
+            )
         files = [await _raw_file(request, service)]
     else:
         new = await _new_checkpoint(request)

@@ -9,6 +9,8 @@ from safetensors.torch import save_file
 
 from ckptmerge.errors import CheckpointFormatError, InvalidInputError, NonFiniteTensorError
 from ckptmerge.formats.step import step_and_tokens
+from ckptmerge.storage.memory_blobs import MemoryBlobStore
+from ckptmerge.workflow.blob_files import laid_out
 from ckptmerge.workflow.register import (
     missing_side_files,
     register,
@@ -90,3 +92,10 @@ def test_one_bad_checkpoint_ends_the_reading_of_the_others(
     with pytest.raises(NonFiniteTensorError, match="w"):
         register_in_order(paths, on_bytes=heard.append)
     assert sum(heard) < 29 * 32
+
+
+def test_a_folder_that_blobs_are_laid_out_in_says_no_step() -> None:
+    """Its name is random, and a number in it would be taken for the training step."""
+    for _ in range(20):
+        with laid_out(MemoryBlobStore(), []) as folder:
+            assert step_and_tokens(folder) == (None, None)
