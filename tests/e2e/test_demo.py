@@ -8,6 +8,7 @@ import random
 import re
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,14 @@ from ckptmerge.workflow.stored import load_study
 from service.demo import judge
 from service.demo.processes import DemoFailedError
 from tests.e2e.processes import processes_of
-from tests.e2e.running import COMMAND, wait_for
+from tests.e2e.running import wait_for
+
+INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in a background
+from ckptmerge.cli.main import main
+main()
+"""
 
 SMALL = ["--plan", "fixture", "--steps", "240"]
 
@@ -77,7 +85,7 @@ def started(folder: Path, *options: str) -> Demo:
     out = folder / "demo"
     with (folder / "said").open("wb") as said:
         process = subprocess.Popen(
-            [*COMMAND, "demo", "--out", out, *SMALL, *options],
+            [sys.executable, "-c", INTERRUPTIBLE, "demo", "--out", out, *SMALL, *options],
             stdout=said, stderr=said, start_new_session=True,
         )  # fmt: skip
     return Demo(out, process)
