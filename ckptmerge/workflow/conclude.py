@@ -232,7 +232,8 @@ def _promote(
     best, reason = None if merge is None else merge.id, decision.reason
     if stand_in is not None and stand_in.passed:
         best = stored.study.window.newest.label
-        reason = f"the newest checkpoint beats the merge that was best; {decision.reason}"
+        why = decision.reason.removeprefix("nothing promoted: ")
+        reason = f"the newest checkpoint beats the merge that was best; {why}"
     before = _current_best(stored)
     named = {subject: name for name, subject in _subjects(stored).items()}
     verdict = Verdict(

@@ -84,7 +84,7 @@ def _line(study: StudyResource) -> str:
     cost = f"{verdict.passes.search} passes"
     gain = next((gain for gain in verdict.gains if gain.against == NEWEST), None)
     if not verdict.promoted or gain is None:
-        return f"{window}: nothing promoted after {cost}; {verdict.reason}"
+        return f"{window}: after {cost}, {verdict.reason}"
     interval = "" if gain.low is None else f" [{gain.low:+.4f}, {gain.high:+.4f}]"
     return (
         f"{window}: promoted after {cost}; {gain.mean:+.4f}{interval} bits per byte over the "

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 
 from ckptmerge.domain.checkpoint import FileEntry
@@ -30,7 +31,7 @@ from ckptmerge.workflow.answers import checkpoint_resource, timestamp
 from ckptmerge.workflow.stored import require
 from service.dependencies import Service, State
 from service.downloads import blob_response
-from service.interface import refusals
+from service.interface import Responses, refusals
 from service.routes.runs import DEFAULT_SET, MISSING, InPath, new_run
 from service.routes.transfers import BYTES, CONDITIONS, RANGES, UPLOAD, described, sent
 from service.sources import take_in
@@ -63,33 +64,37 @@ _BODY: dict[str, Any] = {
 }
 
 
+_REGISTERED: Responses = {
+    200: {"model": CheckpointResource, "description": "The same bytes are known already."},
+    **refusals(
+        {
+            **UPLOAD,
+            SourceRefusedError: "/etc does not lie beneath a --source-root of this service, "
+            "or leads through a link; allowed are /runs",
+            MissingError: "there is no run 'olmo-1b'; make it with POST /v1/runs "
+            '{"name": "olmo-1b", "held_out": NAME} after uploading its held-out set to '
+            "/v1/held-out-sets/NAME",
+            StepExistsError: "run 'olmo-1b' has other bytes at step 1600 already; after a "
+            "rollback register them with ?attempt=next, which begins a new attempt",
+            IncompatibleCheckpointsError: "not a checkpoint of run 'olmo-1b': tensor 'lm_head' "
+            "is new; give another model a run of its own",
+            InvalidInputError: "a checkpoint has 'files' or a 'source'; give one of them",
+            CheckpointFormatError: "model.safetensors is not an acceptable safetensors file: "
+            "it ends within its header; save it again",
+            NonFiniteTensorError: "tensor 'lm_head' holds NaN or infinity; send a checkpoint "
+            "from before the training diverged",
+        }
+    ),
+}
+"""What registering a checkpoint may answer."""
+
+
 @router.post(
     "/runs/{run}/checkpoints",
     status_code=201,
     operation_id="create_checkpoint",
     openapi_extra=_BODY,
-    responses={
-        200: {"model": CheckpointResource, "description": "The same bytes are known already."},
-        **refusals(
-            {
-                **UPLOAD,
-                SourceRefusedError: "/etc does not lie beneath a --source-root of this service, "
-                "or leads through a link; allowed are /runs",
-                MissingError: "there is no run 'olmo-1b'; make it with POST /v1/runs "
-                '{"name": "olmo-1b", "held_out": NAME} after uploading its held-out set to '
-                "/v1/held-out-sets/NAME",
-                StepExistsError: "run 'olmo-1b' has other bytes at step 1600 already; after a "
-                "rollback register them with ?attempt=next, which begins a new attempt",
-                IncompatibleCheckpointsError: "not a checkpoint of run 'olmo-1b': tensor 'lm_head' "
-                "is new; give another model a run of its own",
-                InvalidInputError: "a checkpoint has 'files' or a 'source'; give one of them",
-                CheckpointFormatError: "model.safetensors is not an acceptable safetensors file: "
-                "it ends within its header; save it again",
-                NonFiniteTensorError: "tensor 'lm_head' holds NaN or infinity; send a checkpoint "
-                "from before the training diverged",
-            }
-        ),
-    },
+    responses=_REGISTERED,
 )
 async def create_checkpoint(
     run: InPath,
@@ -106,6 +111,45 @@ async def create_checkpoint(
     Raw bytes (``curl -T model.safetensors '…/checkpoints?step=1000'``) take configuration and
     tokenizer from the run. An unknown run is made where the service has a held-out set.
     """
+    return await _register(
+        run, request, service, response, step=step, tokens=tokens, attempt=attempt
+    )
+
+
+@router.put(
+    "/runs/{run}/checkpoints/{step}",
+    status_code=201,
+    operation_id="put_checkpoint",
+    openapi_extra=_BODY,
+    responses=_REGISTERED,
+)
+async def put_checkpoint(
+    run: InPath,
+    step: StepInPath,
+    request: Request,
+    service: Service,
+    response: Response,
+    *,
+    tokens: Annotated[int | None, Query(ge=0)] = None,
+    attempt: Annotated[str | None, Query(pattern="^next$")] = None,
+) -> CheckpointResource:
+    """Register the checkpoint of this step; the same bytes again change nothing."""
+    return await _register(
+        run, request, service, response, step=step, tokens=tokens, attempt=attempt, put=True
+    )
+
+
+async def _register(
+    run: str,
+    request: Request,
+    service: State,
+    response: Response,
+    *,
+    step: int | None,
+    tokens: int | None,
+    attempt: str | None,
+    put: bool = False,
+) -> CheckpointResource:
     await _make_run_where_possible(service, run)
     if request.headers.get("content-type", "").partition(";")[0].strip() == RAW:
         new = None
@@ -117,6 +161,10 @@ async def create_checkpoint(
         files = [await _raw_file(request, service)]
     else:
         new = await _new_checkpoint(request)
+        if put and new.step != step:
+            raise InvalidInputError(
+                f"the address says step {step} and the body says step {new.step}; which is it?"
+            )
         files = await _files_of(new, service)
     # Reading every byte takes long; nobody's lease may wait for it.
     admission = await service.off_loop(
@@ -224,6 +272,31 @@ async def get_checkpoint(run: InPath, step: StepInPath, service: Service) -> Che
         return checkpoint_resource(max(found, key=lambda record: record.attempt))
 
     return await service.read(look)
+
+
+@router.head(
+    "/runs/{run}/checkpoints/{step}/files/{name}",
+    operation_id="head_file_of_step",
+    status_code=307,
+    response_class=RedirectResponse,
+    responses=refusals({MissingError: _NO_FILE}),
+)
+@router.get(
+    "/runs/{run}/checkpoints/{step}/files/{name}",
+    operation_id="get_file_of_step",
+    status_code=307,
+    response_class=RedirectResponse,
+    responses=refusals({MissingError: _NO_FILE}),
+)
+async def get_file_of_step(
+    run: InPath, step: StepInPath, name: FileName, service: Service
+) -> RedirectResponse:
+    """Redirect to a file of the step's checkpoint; the address it leads to never changes."""
+    found = await get_checkpoint(run, step, service)
+    file = next((file for file in found.files if file.name == name), None)
+    if file is None:
+        raise MissingError(f"the checkpoint of step {step} has no file {name!r}")
+    return RedirectResponse(file.href, 307, {"Cache-Control": "no-cache"})
 
 
 @router.head(

@@ -149,3 +149,22 @@ def test_a_run_that_the_service_can_judge_is_made_by_its_first_checkpoint(door) 
     assert answer.status_code == 201
     assert "fresh" in {run.name for run in door.world.all(RunRecord)}
     assert [record.name for record in door.world.all(HeldOutRecord)] == ["default"]
+
+
+def test_a_step_can_be_put_and_its_files_fetched(door) -> None:
+    source = str(door.checkpoint(door.root / "step-10"))
+    first = door.client.put(f"{URL}/10", json={"step": 10, "source": source})
+    again = door.client.put(f"{URL}/10", json={"step": 10, "source": source})
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json() == again.json()
+    assert door.client.get(f"{URL}/10/files/model.safetensors").content == MODEL
+    refused(door.client.get(f"{URL}/10/files/vocab.json"), 404, "missing", "no file 'vocab.json'")
+
+
+def test_a_step_that_is_put_is_the_one_of_the_address(door) -> None:
+    source = str(door.checkpoint(door.root / "step-10"))
+    answer = door.client.put(f"{URL}/11", json={"step": 10, "source": source})
+    refused(answer, 422, "invalid-input", "step 11 and the body says step 10")
+    other = save({"w": np.zeros(1000, np.float32)})
+    assert door.client.put(f"{URL}/10", content=MODEL, headers=RAW).status_code == 201
+    refused(door.client.put(f"{URL}/10", content=other, headers=RAW), 409, "step-exists", "10")

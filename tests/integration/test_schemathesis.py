@@ -50,7 +50,8 @@ expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "412", "416"]
 # and to checkpoints that are there (a budget for so many, weights for as many).
 [[operations]]
 include-operation-id = [
-    "put_blob", "put_run_file", "put_held_out_set", "create_checkpoint", "finish_lease",
+    "put_blob", "put_run_file", "put_held_out_set", "create_checkpoint", "put_checkpoint",
+    "finish_lease",
     "open_study", "change_run", "get_posterior", "head_posterior",
 ]
 checks.positive_data_acceptance.expected-statuses = [
