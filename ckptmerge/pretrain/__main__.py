@@ -66,7 +66,7 @@ def _run(options: argparse.Namespace, plan: TrainingPlan) -> None:
         nonlocal loss
         loss = latest
 
-    with _sending(options) as saved:
+    with _sending(options, count=plan.steps // plan.every) as saved:
 
         def report(step: int, folder: Path) -> None:
             saved(folder, step)
@@ -78,25 +78,26 @@ def _run(options: argparse.Namespace, plan: TrainingPlan) -> None:
 
 
 @contextmanager
-def _sending(options: argparse.Namespace) -> Iterator[Callable[[Path, int], None]]:
-    """Yield what is called with each checkpoint and its step, and send what is left at the end."""
+def _sending(options: argparse.Namespace, *, count: int) -> Iterator[Callable[[Path, int], None]]:
+    """Yield what is called with each of ``count`` checkpoints and its step; send all to the end."""
     if options.url is None:
         yield lambda _folder, _step: None
         return
     with Client(options.url) as client:
         client.put_held_out_set(options.run, options.out / HELD_OUT)
         client.create_run(options.run, held_out=options.run)
-    count, seconds = 0, 0.0
-    with CheckpointMergeCallback(options.url, run=options.run) as callback:
+    sent, seconds = 0, 0.0
+    # As many may wait as there will be: this job removes none, so keeping them costs no room.
+    with CheckpointMergeCallback(options.url, run=options.run, queue=count) as callback:
 
         def saved(folder: Path, step: int) -> None:
-            nonlocal count, seconds
+            nonlocal sent, seconds
             begin = perf_counter()
             callback.saved(folder, step)
-            count, seconds = count + 1, seconds + perf_counter() - begin
+            sent, seconds = sent + 1, seconds + perf_counter() - begin
 
         yield saved
-        _say(f"training waited {seconds:.3f} s for the sending of {count} checkpoints")
+        _say(f"training waited {seconds:.3f} s for the sending of {sent} checkpoints")
 
 
 def _parser() -> argparse.ArgumentParser:
