@@ -13,13 +13,14 @@ from ckptmerge.workflow.pin import pin_best, unpin_best
 from ckptmerge.workflow.stored import require
 from service.dependencies import Service
 from service.interface import refusals
+from service.routes.checkpoints import redirect_to
 from service.routes.runs import InPath
 
 router = APIRouter(prefix="/v1/runs/{run}/best", tags=["runs"])
 
 _NONE = "run 'olmo-1b' has no complete checkpoint yet; POST one to /v1/runs/olmo-1b/checkpoints"
 _NO_RUN = "there is no run 'olmo-1b'; check the name, and whether this is the service you mean"
-_NO_FILE = "the best weights of 'olmo-1b' have no file 'vocab.json'"
+_NO_FILE = "the best of 'olmo-1b' has no file 'vocab.json'; there are ['model.safetensors']"
 _NO_SUBJECT = (
     "run 'olmo-1b' has no checkpoint 'c_01JZ'; GET /v1/runs/olmo-1b/checkpoints lists those it has"
 )
@@ -92,10 +93,7 @@ async def unpin(run: InPath, service: Service) -> None:
 async def get_best_file(run: InPath, name: FileName, service: Service) -> RedirectResponse:
     """Redirect to the file as it is now; the address it leads to never changes its bytes."""
     best = await service.read(lambda snapshot: _best(snapshot, run))
-    file = next((file for file in best.files if file.name == name), None)
-    if file is None:
-        raise MissingError(f"the best weights of {run!r} have no file {name!r}")
-    return RedirectResponse(file.href, 307, {"Cache-Control": "no-cache"})
+    return redirect_to(best.files, name, f"the best of {run!r}")
 
 
 def _best(snapshot: Snapshot, run: str) -> Best:

@@ -1,5 +1,6 @@
 """Checkpoints: registered by manifest over blobs, by path, or as the raw bytes of one file."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -24,7 +25,7 @@ from ckptmerge.storage.records import CheckpointRecord, HeldOutRecord, RunRecord
 from ckptmerge.storage.store import Snapshot, Unit
 from ckptmerge.wire import examples
 from ckptmerge.wire.checkpoints import CheckpointPage, CheckpointResource, NewCheckpoint
-from ckptmerge.wire.resource import FileName
+from ckptmerge.wire.resource import File, FileName
 from ckptmerge.wire.runs import NewRun
 from ckptmerge.workflow.admit import Admission, admit
 from ckptmerge.workflow.answers import checkpoint_resource, timestamp
@@ -293,10 +294,7 @@ async def get_file_of_step(
 ) -> RedirectResponse:
     """Redirect to a file of the step's checkpoint; the address it leads to never changes."""
     found = await get_checkpoint(run, step, service)
-    file = next((file for file in found.files if file.name == name), None)
-    if file is None:
-        raise MissingError(f"the checkpoint of step {step} has no file {name!r}")
-    return RedirectResponse(file.href, 307, {"Cache-Control": "no-cache"})
+    return redirect_to(found.files, name, f"the checkpoint of step {step}")
 
 
 @router.head(
@@ -330,6 +328,18 @@ async def get_checkpoint_file(
             "it back"
         )
     return file_response(request, service, record.manifest.files, name)
+
+
+def redirect_to(files: Sequence[File], name: str, whose: str) -> RedirectResponse:
+    """Redirect from a name whose file may change to the address of its bytes.
+
+    Raises:
+        MissingError: ``whose`` files there are, and none of that name.
+    """
+    file = next((file for file in files if file.name == name), None)
+    if file is None:
+        raise MissingError(f"{whose} has no file {name!r}; there are {[f.name for f in files]}")
+    return RedirectResponse(file.href, 307, {"Cache-Control": "no-cache"})
 
 
 def file_response(
