@@ -8,7 +8,7 @@ ARGS ?=
 # One torch thread in tests: two are faster on a quiet machine and far slower on a busy one.
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 
-.PHONY: demo test check bench gpu clean
+.PHONY: demo test check bench torture gpu clean
 
 demo: $(READY)
 	$(BIN)/ckptmerge demo $(ARGS)
@@ -24,6 +24,10 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+# Breaks what can be broken, for up to an hour: as root, with strace, nginx, aria2, wget and PostgreSQL.
+torture: $(READY)
+	$(TEST_ENV) $(BIN)/python -m tests.torture $(ARGS)
 
 gpu: $(READY)
 	$(TEST_ENV) $(BIN)/python -m pytest -m gpu $(ARGS)

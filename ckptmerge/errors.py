@@ -27,6 +27,9 @@
     ├── ModelLoadError                    transformers cannot build the model from these files
     ├── NonFiniteLossError                a model scores NaN or infinity on a document
     ├── ProposerError                     the proposer process failed or died
+    ├── DiskFailedError                   the disk failed to read or write
+    ├── StoreUnavailableError             the database of the records does not answer
+    │   └── StoreTakenError               another service works on it
     ├── ServiceError                      a service answered with a problem, or not at all
     └── IllegalTransitionError            a study or trial was asked for a step out of order
 
@@ -140,6 +143,18 @@ class NonFiniteLossError(CkptmergeError):
 
 class ProposerError(CkptmergeError):
     """The proposer process answered with an error or died."""
+
+
+class DiskFailedError(CkptmergeError):
+    """The disk failed to read or write; nothing relies on what was being written."""
+
+
+class StoreUnavailableError(CkptmergeError):
+    """The database does not answer; what it has not acknowledged may be recorded, or not."""
+
+
+class StoreTakenError(StoreUnavailableError):
+    """Another service works on the database, and there is one at a time."""
 
 
 class ServiceError(CkptmergeError):

@@ -46,7 +46,12 @@ def serve(
 ) -> None:
     """Take checkpoints, find and certify the best merge of them, and serve it."""
     from service.serve import run_service
-    from service.settings import ConfigurationError, load_settings, require_safe_bind
+    from service.settings import (
+        ENVIRONMENT,
+        ConfigurationError,
+        load_settings,
+        require_safe_bind,
+    )
     from service.telemetry import configure_logging
 
     configure_logging(sys.stderr)
@@ -58,6 +63,9 @@ def serve(
     }  # fmt: skip
     try:
         settings = load_settings(environ=os.environ, config=config, given=given)
+        # Workers and the proposer inherit the environment, and have no business with it.
+        for secret in ("DATABASE", "TOKEN"):
+            os.environ.pop(f"{ENVIRONMENT}{secret}", None)
         require_safe_bind(settings)
         run_service(settings, on_ready=lambda url: _say_ready(url, ready_file))
     except ConfigurationError as error:
@@ -75,13 +83,15 @@ def worker(
     cache: Annotated[Path | None, typer.Option(help="Folder for fetched files.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads for torch; its default.")] = None,
     with_parent: Annotated[bool, typer.Option(hidden=True)] = False,
+    readable_log: Annotated[bool, typer.Option(hidden=True)] = False,
     certificate: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Score and write candidates for a service, on one device, until stopped."""
     from service.telemetry import configure_logging
     from service.worker import work
 
-    configure_logging(sys.stderr)
+    # Whose stderr is passed on by the service does not see the terminal at its end.
+    configure_logging(sys.stderr, readable=True if readable_log else None)
     # What a lease has laid out on the disk is removed on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
@@ -197,12 +207,16 @@ def scrub(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Read every stored file again, also while a service runs; exit 1 where one is not right."""
+    """Read every stored file again, also while a service runs; exit 1 where one is not right.
+
+    Where its records are in PostgreSQL, CKPTMERGE_DATABASE says in which database.
+    """
     from ckptmerge.cli import render
+    from service.database import VARIABLE
     from service.operation.scrub import scrub as read_again
 
     os.nice(_NICE)
-    found = read_again(data, repair=repair)
+    found = read_again(data, repair=repair, database=os.environ.get(VARIABLE) or None)
     if json:
         render.print_json(asdict(found))
     else:
@@ -216,7 +230,12 @@ def scrub(
             f"{found.blobs} files read, {found.bytes:,} bytes: {len(found.wrong)} wrong; "
             f"{found.unreferenced} that nothing names yet ({found.unreferenced_bytes:,} bytes)"
         )
-    if found.wrong:
+        if found.audit_broken_at is not None:
+            typer.echo(
+                f"entry {found.audit_broken_at} of the audit log is not as it was written, or the "
+                "one before it is gone: somebody has changed the database"
+            )
+    if not found.clean:
         raise typer.Exit(1)
 
 

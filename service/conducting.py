@@ -7,7 +7,7 @@ import structlog
 
 from ckptmerge.domain.study import StudyState
 from ckptmerge.domain.task import TaskState
-from ckptmerge.errors import CkptmergeError
+from ckptmerge.errors import CkptmergeError, DiskFailedError, OutOfSpaceError
 from ckptmerge.storage.records import RunRecord, StudyRecord, TaskRecord
 from ckptmerge.workflow.conduct import Conductor
 from ckptmerge.workflow.open_studies import open_due
@@ -26,6 +26,7 @@ class Conducting:
         conductor: Takes one study one step.
         clock: The clock of leases.
         ttl: Seconds of a lease.
+        longest: Seconds for which it may be renewed.
     """
 
     def __init__(
@@ -34,11 +35,13 @@ class Conducting:
         *,
         clock: Callable[[], float],
         ttl: float,
+        longest: float | None = None,
     ) -> None:
         self._conductor = conductor
         self._desk = conductor.desk
         self._clock = clock
         self._ttl = ttl
+        self._longest = longest
         self.on_change: Callable[[], None] = _nobody
         """Told, from the thread, that there may be new work for workers."""
         self.tidy: Callable[[bool], None] = _nothing
@@ -50,7 +53,7 @@ class Conducting:
 
     def __enter__(self) -> "Conducting":
         with self._desk.store.write() as unit:
-            regrace(unit, clock=self._clock(), ttl=self._ttl)
+            regrace(unit, clock=self._clock(), ttl=self._ttl, longest=self._longest)
         self._thread.start()
         return self
 
@@ -89,12 +92,20 @@ class Conducting:
             states = (StudyState.SEARCHING, StudyState.FROZEN)
             going = [s.id for state in states for s in snapshot.find(StudyRecord, state=state)]
         expired = any(r.task.expire(self._clock()) is not r.task for r in leased) and self._reap()
-        moved = [key for key in going if not self._stopping and self._conductor.advance(key)]
+        moved = [key for key in going if not self._stopping and self._advance(key)]
         opened = self._open_due() if moved or (self._woken and not going) else False
         self._woken = False
         if moved or opened or expired:
             self.on_change()
         return bool(moved or opened)
+
+    def _advance(self, key: str) -> bool:
+        """Take a study one step; where that fails unforeseen, the others go on all the same."""
+        try:
+            return self._conductor.advance(key)
+        except Exception:  # noqa: BLE001 - one broken study must not stop the others
+            _log.exception("moving a study on failed; trying again", study=key)
+            return False
 
     def _reap(self) -> bool:
         with self._desk.store.write() as unit:
@@ -113,6 +124,8 @@ class Conducting:
                         unit, record, now=self._desk.now(), new_id=self._desk.new_id
                     )
                     opened = opened or study is not None
+            except (OutOfSpaceError, DiskFailedError):
+                raise  # tried again, until the disk can
             except CkptmergeError as error:
                 _log.warning("no study could be opened", run=name, reason=str(error))
         return opened

@@ -10,13 +10,25 @@ from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request
 
+from ckptmerge.domain.audit_log import Actor
 from ckptmerge.domain.identifier import new_id
+from ckptmerge.domain.task import Failure
 from ckptmerge.storage.blobs import BlobStore
 from ckptmerge.storage.store import Snapshot, Store, Unit
 from ckptmerge.workflow.tasks import take_back
+from service.capacity import Capacity
+from service.line import Line
+from service.roster import Roster
 from service.settings import Limits as LimitsSettings
 from service.settings import Settings
+from service.telemetry import REDACTED, without_secrets
 from service.turns import Turns
+
+LAST_WORDS = 8192
+"""Characters that are kept of what a worker said before it failed."""
+
+_KILLED = (-9, 137)
+"""Exit codes of who is killed: by ourselves (minus SIGKILL), or within a shell (128 + SIGKILL)."""
 
 T = TypeVar("T")
 
@@ -43,14 +55,24 @@ class State:
     readers: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(8, "ckptmerge-read")
     )
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set, and replaced, whenever there may be new work for workers."""
+    line: Line = field(default_factory=Line)
+    """Requests that wait for work."""
     turns: Turns = field(default_factory=Turns)
     """Who may go on with which upload."""
+    capacity: Capacity = field(init=False)
+    """What is being answered."""
     draining: bool = False
     """Whether the service is about to stop, and nothing should wait for long."""
-    workers: dict[str, float] = field(default_factory=dict[str, float])
-    """When each worker was last heard of, on the clock of leases."""
+    workers: Roster = field(init=False)
+    """Who works here."""
+
+    def __post_init__(self) -> None:
+        self.capacity = Capacity(self.settings.limits)
+        self.workers = Roster(
+            self.clock,
+            silence=self.settings.limits.lease_ttl,
+            quarantine=self.settings.limits.quarantine,
+        )
 
     def new_id(self, kind: str) -> str:
         """Return a new identifier."""
@@ -79,42 +101,48 @@ class State:
         return await asyncio.get_running_loop().run_in_executor(self.readers, work)
 
     def tell_workers(self) -> None:
-        """Wake every request that waits for work; call on the event loop."""
-        waiting, self.changed = self.changed, asyncio.Event()
-        waiting.set()
+        """Say that there may be work for those who wait for some; call on the event loop."""
+        self.line.call()
 
     def drain(self) -> None:
-        """Let requests that wait end; call on the event loop."""
+        """Let requests that wait end, and begin none that takes long; call on the event loop."""
         self.draining = True
-        self.tell_workers()
+        self.capacity.drain()
+        self.line.call_all()
 
     def live_workers(self) -> int:
-        """Count the workers that were heard of within a lease's time."""
-        horizon = self.clock() - self.settings.limits.lease_ttl
-        for name, heard in list(self.workers.items()):  # a copy: others come in meanwhile
-            if heard < horizon:
-                self.forget(name)
-        return len(self.workers)
+        """Count the workers that were heard of within a lease's time, and are given work."""
+        return self.workers.count()["working"]
 
-    def forget(self, worker: str) -> None:
-        """Stop counting a worker that is known to be gone; from any thread.
+    def kept_words(self, said: str | None) -> str | None:
+        """Return what is kept of a worker's words: their end, and no secrets."""
+        text = without_secrets(said or "")
+        if self.settings.token is not None:
+            text = text.replace(self.settings.token, REDACTED)
+        return text[-LAST_WORDS:] or None
 
-        Else there seems to be one more for as long as a lease lasts, and a candidate is proposed
-        for it before the one that the dead worker held has been measured.
+    def give_up_worker(self, worker: str, code: int, said: str) -> None:
+        """Give what a worker held, which is known to have died, to another; from any thread.
+
+        Args:
+            worker: Its name.
+            code: Its exit code; minus the signal where one has killed it.
+            said: The end of its stderr.
         """
-        self.workers.pop(worker, None)
-
-    def give_up_worker(self, worker: str) -> None:
-        """Give what a worker held, which is known to have died, to another; from any thread."""
+        killed = Failure.KILLED if code in _KILLED else Failure.CRASHED
         with self.store.write() as unit:
-            take_back(unit, worker)
-        self.forget(worker)
+            take_back(unit, worker, code=killed, log=self.kept_words(said))
+        self.workers.forget(worker)
         self.wake()
         self.announce()
 
 
 def _state(request: Request) -> State:
     return request.app.state.service
+
+
+async def _actor(request: Request) -> Actor:
+    return Actor(who=request.state.who, request=request.state.request_id)
 
 
 def _blobs(request: Request) -> BlobStore:
@@ -126,5 +154,6 @@ def _limits(request: Request) -> LimitsSettings:
 
 
 Service = Annotated[State, Depends(_state)]
+By = Annotated[Actor, Depends(_actor)]
 Blobs = Annotated[BlobStore, Depends(_blobs)]
 Limits = Annotated[LimitsSettings, Depends(_limits)]

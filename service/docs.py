@@ -1,7 +1,7 @@
 """The API's own description: /openapi.json, and a page of it at /docs that needs nothing else."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,20 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from jinja2 import Environment, StrictUndefined
 from starlette.exceptions import HTTPException
 
+from ckptmerge.domain.token import Scope
+from service.auth import needs, scopes_of
 from service.interface import complete, operations_of
-from service.problems import KINDS, MEDIA_TYPE, NOT_READY, UNEXPECTED, VALIDATION, Kind
+from service.problems import (
+    DRAINING,
+    INSUFFICIENT_SCOPE,
+    KINDS,
+    MEDIA_TYPE,
+    NOT_READY,
+    OVERLOADED,
+    UNEXPECTED,
+    VALIDATION,
+    Kind,
+)
 
 _PAGE = """\
 <!doctype html>
@@ -51,6 +63,7 @@ Every refusal is a <a href="#problems">problem</a>.</p>
 <h3><code>{{ operation.method }} {{ operation.path }}</code></h3>
 <p>{{ operation.summary }}</p>
 {% if operation.description %}<p>{{ operation.description }}</p>{% endif %}
+{% if operation.scopes %}<p>Scope: {{ operation.scopes | join(" or ") }}</p>{% endif %}
 {% if operation.parameters %}
 <table>
 <tr><th>Parameter</th><th>In</th><th>Type</th><th></th></tr>
@@ -134,21 +147,30 @@ class Operation:
     bodies: Sequence[Body]
     answers: Sequence[tuple[str, str]]
     curl: str
+    scopes: Sequence[str]
+    """Of which a token must have one."""
 
 
-def document(app: FastAPI, *, token_required: bool = False) -> None:
+def document(app: FastAPI, *, asks: Callable[[], bool]) -> None:
     """Serve /openapi.json, /docs and the meaning of every problem type.
 
     ``app`` must have been made with ``openapi_url=None``, so that FastAPI's own pages, which load
     their scripts from elsewhere, are not there. The document is made when first asked for; routes
     that are added later are not in it.
+
+    Args:
+        app: The application.
+        asks: Says whether the service asks for a token by now.
     """
-    cached: dict[str, Any] = {}
+    known: dict[bool, dict[str, Any]] = {}
 
     def described() -> dict[str, Any]:
-        if not cached:
-            cached.update(complete(_openapi(app), token_required=token_required))
-        return cached
+        asking = asks()
+        if asking not in known:
+            known[asking] = complete(
+                _openapi(app), scopes=scopes_of(app.routes) if asking else None
+            )
+        return known[asking]
 
     app.openapi = described
     app.include_router(_router(app))
@@ -163,15 +185,16 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 
 def _router(app: FastAPI) -> APIRouter:
     router = APIRouter(include_in_schema=False)
+    anybody = [needs(Scope.READ)]
     page = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     ).from_string(_PAGE)
 
-    @router.get("/openapi.json")
+    @router.get("/openapi.json", dependencies=anybody)
     def machine_readable() -> JSONResponse:
         return JSONResponse(app.openapi())
 
-    @router.get("/docs")
+    @router.get("/docs", dependencies=anybody)
     def readable(request: Request) -> HTMLResponse:
         api = app.openapi()
         return HTMLResponse(
@@ -189,7 +212,7 @@ def _router(app: FastAPI) -> APIRouter:
             )
         )
 
-    @router.get("/problems/{slug}")
+    @router.get("/problems/{slug}", dependencies=anybody)
     def meaning(slug: str) -> RedirectResponse:
         if slug not in {kind.slug for kind in _kinds()}:
             raise HTTPException(404, f"there is no problem of type {slug!r}; /docs lists them")
@@ -198,8 +221,12 @@ def _router(app: FastAPI) -> APIRouter:
     return router
 
 
+_FURTHER = (UNEXPECTED, VALIDATION, NOT_READY, OVERLOADED, DRAINING, INSUFFICIENT_SCOPE)
+"""Kinds of problems that no error of the library stands for."""
+
+
 def _kinds() -> Sequence[Kind]:
-    kinds = {kind.slug: kind for kind in (*KINDS.values(), UNEXPECTED, VALIDATION, NOT_READY)}
+    kinds = {kind.slug: kind for kind in (*KINDS.values(), *_FURTHER)}
     return sorted(kinds.values(), key=lambda kind: (kind.status, kind.slug))
 
 
@@ -222,7 +249,8 @@ def _in_words(api: Mapping[str, Any], base: str) -> Iterator[Operation]:
                 (status, answer.get("description", ""))
                 for status, answer in operation["responses"].items()
             ),
-            curl=_curl(method.upper(), base + path, bodies, token="security" in api),
+            curl=_curl(method.upper(), base + path, bodies, token=bool(operation.get("security"))),
+            scopes=[scope for asked in operation.get("security", ()) for scope in asked["token"]],
         )
 
 

@@ -12,7 +12,11 @@ from threading import Event, Thread
 
 import structlog
 
+from ckptmerge.errors import CkptmergeError
 from ckptmerge.formats.claim import ClaimedFolder
+from service.last_words import LastWords
+
+_TOKEN = "CKPTMERGE_TOKEN"  # noqa: S105 - the name of the variable
 
 _WORKER = "from ckptmerge.cli.main import main; main()"
 
@@ -21,6 +25,9 @@ _PERIOD = 2.0
 
 _PATIENCE = 10.0
 """Seconds that a worker has to end by itself."""
+
+_KEPT = 8192
+"""Bytes of a worker's stderr that are kept for when it dies."""
 
 _log = structlog.get_logger(__name__)
 
@@ -41,6 +48,7 @@ class Workers:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._command: list[str] = []
         self._names: dict[int, str] = {}
+        self._words: dict[int, LastWords] = {}
         self._stopping = Event()
         self._minder = Thread(target=self._mind, name="ckptmerge-workers", daemon=True)
 
@@ -67,7 +75,8 @@ class Workers:
         url: str,
         *,
         certificate: str | None = None,
-        on_death: Callable[[str], None],
+        token: str | None = None,
+        on_death: Callable[[str, int, str], None],
     ) -> None:
         """Start one a device; each watches the pipe to this process and ends when it closes.
 
@@ -75,14 +84,18 @@ class Workers:
             devices: What each runs on.
             url: Where the service is.
             certificate: The only one that they believe there, in PEM form.
-            on_death: Told, from a thread, the name of one that died.
+            token: What they show there; through the environment, for everybody on a machine can
+                read the command lines of others.
+            on_death: Told, from a thread, the name of one that died, its exit code, and the end of
+                what it said.
         """
         self._on_death = on_death
+        self._identity = {} if token is None else {_TOKEN: token}
         # One thread for each of several: more would wait for each other.
         threads = ["--threads", "1"] if len(devices) > 1 else []
         self._command = [
             sys.executable, "-c", _WORKER, "worker", "--url", url, "--with-parent", *threads,
-            *self._pin(certificate),
+            *(["--readable-log"] if sys.stderr.isatty() else []), *self._pin(certificate),
         ]  # fmt: skip
         self._devices = tuple(devices)
         self._processes = [self._started(index) for index in range(len(devices))]
@@ -104,11 +117,16 @@ class Workers:
         # A new name each time: a known one would be handed what the dead worker held, as if it had
         # only not heard the answer.
         self._names[index] = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-        return subprocess.Popen(  # noqa: S603 - our own command
-            [*self._command, "--device", self._devices[index], "--name", self._names[index]],
-            stdin=subprocess.PIPE,
-            env={**os.environ, "TMPDIR": str(scratch)},
-        )
+        self._words[index] = words = LastWords(_KEPT)
+        try:
+            return subprocess.Popen(  # noqa: S603 - our own command
+                [*self._command, "--device", self._devices[index], "--name", self._names[index]],
+                stdin=subprocess.PIPE,
+                stderr=words.entry,
+                env={**os.environ, "TMPDIR": str(scratch), **self._identity},
+            )
+        finally:
+            words.listen()
 
     def _mind(self) -> None:
         """Replace the dead, at most one generation a period: a worker that cannot start is slow."""
@@ -116,6 +134,15 @@ class Workers:
             for index, process in enumerate(self._processes):
                 if process.poll() is not None:
                     _log.warning("a worker died; starting another", code=process.returncode)
-                    process.communicate()
-                    self._on_death(self._names[index])
-                    self._processes[index] = self._started(index)
+                    try:
+                        self._replace(index)
+                    except (CkptmergeError, OSError) as error:
+                        # A full disk, or too many processes: no reason to stop minding.
+                        _log.warning("no worker could be started; trying again", reason=str(error))
+
+    def _replace(self, index: int) -> None:
+        """Start another worker in the place of a dead one; may be called again if that fails."""
+        self._processes[index].communicate()
+        code = self._processes[index].returncode
+        self._on_death(self._names[index], code, self._words[index].of_the_dead())
+        self._processes[index] = self._started(index)

@@ -4,16 +4,19 @@ A route says what it may refuse with ``refusals``; what any operation may be ref
 examples of resources, which stand with their models, are added here.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ckptmerge.errors import CkptmergeError
+from ckptmerge.errors import CkptmergeError, DiskFailedError, OutOfSpaceError
 from ckptmerge.wire.resource import Resource
-from service.middleware import OPEN_PATHS, SAFE_METHODS
+from service.capacity import ALWAYS
+from service.middleware import SAFE_METHODS
 from service.problems import (
     EXAMPLE_ID,
+    INSUFFICIENT_SCOPE,
     KINDS,
     MEDIA_TYPE,
+    OVERLOADED,
     UNEXPECTED,
     VALIDATION,
     FieldError,
@@ -37,12 +40,42 @@ _REASONS: Mapping[int, str] = {
     408: "the body did not come in time; send it again, at once",
     413: "the body is larger than the 16,777,216 bytes that are read into memory here; upload "
     "large files to /v1/blobs and name them by digest",
+    429: "too many wrong tokens came from 192.0.2.7; mend the one that is wrong, and try again in "
+    "6 s",
     421: "this service does not go by the name 'evil.example'; call it by its address, or list the "
     "name under allowed_hosts in its settings",
     500: "Something went wrong in the service, and it is not the request's fault. The service's "
     "log says what, under this request id.",
+    503: "the disk of ckptmerge.sqlite failed (disk I/O error) and nothing was recorded; look at "
+    "the disk, then try again",
+    507: "the disk of ckptmerge.sqlite is full and nothing was recorded; free some space, then try "
+    "again",
 }
 """What a client is told whatever it asked for."""
+
+_FAILURES: Mapping[int, Kind] = {
+    500: UNEXPECTED,
+    503: KINDS[DiskFailedError],
+    507: KINDS[OutOfSpaceError],
+}
+"""What the service itself may fail at, whatever it was asked for."""
+
+_NO_SCOPE = (
+    "this takes a token with the scope admin, and this one does not have it; ask whoever runs this "
+    "service for one"
+)
+
+_TOO_MUCH = (
+    "128 requests are being answered, which is as many as there may be at once; try again in 2 s"
+)
+
+_SCHEME = {
+    "type": "http",
+    "scheme": "bearer",
+    "bearerFormat": "ckm_<id>_<secret>",
+    "description": "A token that `POST /v1/tokens` gave out, or that of the service's settings. "
+    "Every token allows `read`, and one with `admin` allows everything.",
+}
 
 _WRONG_FORM = FieldError(pointer="/body/step", detail="Input should be a valid integer")
 
@@ -66,12 +99,16 @@ def refusals(details: Details) -> Responses:
     return answers
 
 
-def complete(api: dict[str, Any], *, token_required: bool) -> dict[str, Any]:
+Scopes = Mapping[tuple[str, str], Sequence[str]]
+"""By path and method: the scopes of which an operation asks for one, or none where it is open."""
+
+
+def complete(api: dict[str, Any], *, scopes: Scopes | None) -> dict[str, Any]:
     """Complete what FastAPI found out about its routes, in place, and return it.
 
     Args:
         api: The OpenAPI document; what it says of refusals is FastAPI's own form, never sent.
-        token_required: Whether the service asks for a token.
+        scopes: What operations ask for; None where the service asks for no token.
     """
     components = api.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
@@ -79,13 +116,16 @@ def complete(api: dict[str, Any], *, token_required: bool) -> dict[str, Any]:
         schemas.pop(name, None)
     schema = Problem.model_json_schema(ref_template=_SCHEMAS + "{model}")
     schemas.update({**schema.pop("$defs", {}), "Problem": schema})
-    if token_required:
-        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    if scopes is not None:
+        components["securitySchemes"] = {"token": _SCHEME}
         api["security"] = [{"token": []}]
     _restore_examples(schemas)
     for path, method, operation in operations_of(api):
         _hoist(operation, schemas)
-        _refuse(path, method, operation, token_required=token_required)
+        asked = () if scopes is None else scopes[path, method]
+        if scopes is not None:
+            operation["security"] = [{"token": [scope]} for scope in asked]
+        _refuse(path, method, operation, asked)
         _exemplify(operation, schemas)
     return api
 
@@ -122,15 +162,16 @@ def _add(answer: dict[str, Any], kind: Kind, detail: str, *fields: FieldError) -
     answer["description"] = "; or: ".join(titles) + "."
 
 
-def _refuse(path: str, method: str, operation: dict[str, Any], *, token_required: bool) -> None:
+def _refuse(path: str, method: str, operation: dict[str, Any], scopes: Sequence[str]) -> None:
     """Say of an operation what any may refuse, and that refusals are problems."""
     answers = operation.setdefault("responses", {})
-    asks = token_required and path not in OPEN_PATHS
-    if token_required and not asks:
-        operation["security"] = []
-    for status in _everywhere(method, operation, asks=asks):
-        kind = UNEXPECTED if status == UNEXPECTED.status else kind_of_status(status)
+    for status in _everywhere(path, method, operation, asks=bool(scopes)):
+        kind = _FAILURES.get(status) or kind_of_status(status)
         _add(answers.setdefault(str(status), {}), kind, _REASONS[status])
+    if scopes and "read" not in scopes:
+        _add(answers.setdefault("403", {}), INSUFFICIENT_SCOPE, _NO_SCOPE)
+    if path not in ALWAYS:
+        _add(answers.setdefault("503", {}), OVERLOADED, _TOO_MUCH)
     if "422" in answers:
         wrong = f"{_WRONG_FORM.pointer}: {_WRONG_FORM.detail}"
         _add(answers["422"], VALIDATION, wrong, _WRONG_FORM)
@@ -142,14 +183,18 @@ def _refuse(path: str, method: str, operation: dict[str, Any], *, token_required
     operation["responses"] = dict(sorted(answers.items()))
 
 
-def _everywhere(method: str, operation: Mapping[str, Any], *, asks: bool) -> Iterator[int]:
-    """Yield the statuses that come from what stands before every route."""
+def _everywhere(
+    path: str, method: str, operation: Mapping[str, Any], *, asks: bool
+) -> Iterator[int]:
+    """Yield the statuses that come from what stands before every route, and behind it."""
     takes = operation.get("requestBody", {}).get("content", {})
     yield from (421, 500)
     if asks:
-        yield 401
+        yield from (401, 429)
+    if path.startswith("/v1/"):
+        yield 503
     if method.upper() not in SAFE_METHODS:
-        yield 403
+        yield from (403, 507)
     if takes:
         yield from (408, 413)
     if list(takes) == [JSON]:

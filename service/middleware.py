@@ -5,12 +5,10 @@ the body has been read, and to a client that waits for `100 Continue` before one
 """
 
 import asyncio
-import hashlib
-import hmac
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import structlog
 from fastapi import FastAPI
@@ -19,9 +17,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.problems import Kind, kind_of_status, problem_response, unexpected
-from service.settings import Settings
+from service.auth import Access, Doors
+from service.capacity import Capacity
+from service.doorkeeper import Admission, Doorkeeper, Refusal
+from service.problems import kind_of_status, problem_response, unexpected
+from service.settings import Limits, Settings
 from service.telemetry import Metrics, request_id
+from service.throttle import Throttle
+from service.traffic import streams, traffic_of
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -37,28 +40,37 @@ SECURITY_HEADERS = {
 CLIENT_LEFT = 499
 """Status in log and metrics of a request that was never answered because nobody waited for it."""
 
-BODY_SECONDS = 60.0
-"""How long a body that is read into memory may take; the server itself waits for ever."""
-
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-"""What an orchestrator must be able to ask without a token."""
-
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?P<port>:[0-9]{1,5})?")
 
-_STREAMED = re.compile(r"/v1/(blobs|held-out-sets|uploads)(/.*)?")
-"""Routes that read their bodies as they come and have limits of their own."""
-
-_STREAMED_IF_RAW = re.compile(r"/v1/runs/[^/]+/(checkpoints|files)(/.*)?")
-"""The same where the body is raw bytes; as JSON it is read into memory like any other."""
-
 _log = structlog.get_logger(__name__)
 
 
-def guard(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
-    """Put the gate before ``app``, and the log around both."""
-    app.add_middleware(Gate, settings=settings)
+def guard(
+    app: FastAPI,
+    settings: Settings,
+    metrics: Metrics,
+    access: Access,
+    *,
+    capacity: Capacity | None = None,
+) -> None:
+    """Put the gate before ``app``, and the log around both.
+
+    Each of the routes must say for whom it is (`service.auth.needs`): the service does not start
+    otherwise.
+
+    Args:
+        app: What is guarded.
+        settings: What it runs with.
+        metrics: Where requests are counted.
+        access: Knows the tokens.
+        capacity: Says whether one more request can be answered; one of its own by default.
+    """
+    capacity = capacity or Capacity(settings.limits)
+    throttle = Throttle(settings.limits.wrong_tokens, clock=time.monotonic)
+    doorkeeper = Doorkeeper(access, Doors(app.routes), throttle)
+    app.add_middleware(Gate, settings=settings, doorkeeper=doorkeeper, capacity=capacity)
     app.add_middleware(RequestLog, metrics=metrics)
 
 
@@ -113,6 +125,7 @@ class RequestLog:
             status=status,
             milliseconds=round(seconds * 1e3, 1),
             client=(scope.get("client") or ("unknown",))[0],
+            who=scope["state"].get("who"),
         )
 
 
@@ -146,58 +159,61 @@ def _template(scope: Scope) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a request does not get past the gate."""
-
-    kind: Kind
-    detail: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
 class Gate:
     """Refuses, by its head alone, a request that should not reach any route.
 
     In this order: a Host that is not ours (a page of another site whose name was pointed at this
     address, RFC 9110, section 15.5.20), a change ordered by another site's page, a missing or
-    wrong token, a body too large to be read into memory.
+    wrong token or one that does not allow this, a body too large to be read into memory, more at
+    once than can be answered. Who was let in may go on for as long as they would be let in again.
     """
 
-    def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
+    def __init__(
+        self, app: ASGIApp, *, settings: Settings, doorkeeper: Doorkeeper, capacity: Capacity
+    ) -> None:
         self._app = app
+        self._doorkeeper = doorkeeper
+        self._capacity = capacity
         self._further_hosts = frozenset(map(_bracketed, settings.allowed_hosts))
         self._hosts = self._further_hosts | {
             "127.0.0.1", "localhost", "[::1]", _bracketed(settings.host)
         }  # fmt: skip
-        self._token = None if settings.token is None else _hash(settings.token)
-        self._largest = settings.limits.largest_json
+        self._limits = settings.limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
+        if scope["type"] == "lifespan":
+            self._doorkeeper.look()
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refusal = self.refusal(scope["method"], scope["path"], headers)
-        if refusal is not None:
+        decided = self._decided(scope, headers)
+        if isinstance(decided, Refusal):
             response = problem_response(
-                refusal.kind, refusal.detail,
+                decided.kind, decided.detail,
                 request_id=scope["state"]["request_id"],
-                headers={**refusal.headers, **_hanging_up(headers)},
+                headers={**decided.headers, **_hanging_up(headers)},
             )  # fmt: skip
             await response(scope, receive, send)
-        elif _streams(scope["path"], headers):
-            await self._app(scope, receive, send)
-        else:
-            await self._app(scope, _SmallBody(receive, self._largest), send)
+            return
+        scope["state"] |= {"who": decided.identity.who, "needs": decided.needs}
+        visit = _Visit(self._doorkeeper, decided, receive, send)
+        with self._capacity.taken(traffic_of(scope, headers)):
+            if streams(scope["path"], headers):
+                await self._app(scope, visit.receive, visit.send)
+            else:
+                await self._app(scope, _SmallBody(visit.receive, self._limits), visit.send)
 
-    def refusal(self, method: str, path: str, headers: Headers) -> Refusal | None:
-        """Return why the request is refused; None where nothing speaks against it."""
+    def _decided(self, scope: Scope, headers: Headers) -> Admission | Refusal:
+        refusal = self._foreign_host(headers) or self._foreign_page(scope["method"], headers)
+        answer = refusal or self._doorkeeper.answer(scope, headers)
+        if isinstance(answer, Refusal):
+            return answer
         return (
-            self._foreign_host(headers)
-            or self._foreign_page(method, headers)
-            or self._no_token(path, headers)
-            or self._too_large(path, headers)
+            self._too_large(scope["path"], headers)
+            or self._capacity.refusal(traffic_of(scope, headers), scope["path"])
+            or answer
         )
 
     def _foreign_host(self, headers: Headers) -> Refusal | None:
@@ -231,36 +247,48 @@ class Gate:
         # A proxy may replace the Host by its own name for us, but not the browser's Origin.
         return authority == headers["host"].lower() or authority in self._further_hosts
 
-    def _no_token(self, path: str, headers: Headers) -> Refusal | None:
-        if self._token is None or path in OPEN_PATHS:
-            return None
-        given = headers.getlist("authorization")
-        scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-        if scheme.lower() == "bearer" and hmac.compare_digest(_hash(token.strip()), self._token):
-            return None
-        challenge = 'Bearer realm="ckptmerge"' + (', error="invalid_token"' if given else "")
-        return Refusal(
-            kind_of_status(401),
-            "the token is not this service's; use the one it was started with"
-            if given
-            else "this service asks for a token: send `Authorization: Bearer …`, or set "
-            "CKPTMERGE_TOKEN where ckptmerge runs",
-            {"WWW-Authenticate": challenge},
-        )
-
     def _too_large(self, path: str, headers: Headers) -> Refusal | None:
-        if _streams(path, headers) or _length(headers) <= self._largest:
+        largest = self._limits.largest_json
+        if streams(path, headers) or _length(headers) <= largest:
             return None
-        return Refusal(kind_of_status(413), _too_much(self._largest))
+        return Refusal(kind_of_status(413), _too_much(largest))
+
+
+class _Visit:
+    """A request that was let in, for as long as whoever makes it would be let in again.
+
+    A token that is revoked, or expires, ends uploads, downloads and event streams in the middle,
+    and whoever waits for work does not get any.
+    """
+
+    def __init__(
+        self, doorkeeper: Doorkeeper, admission: Admission, receive: Receive, send: Send
+    ) -> None:
+        self._doorkeeper = doorkeeper
+        self._admission = admission
+        self._receive = receive
+        self._send = send
+
+    async def receive(self) -> Message:
+        ended = self._doorkeeper.still(self._admission)
+        if ended is not None:
+            raise HTTPException(401, ended.detail, {**ended.headers, "Connection": "close"})
+        return await self._receive()
+
+    async def send(self, message: Message) -> None:
+        # An answer in one piece was complete before the end; what is still being sent was not.
+        if message.get("more_body") and self._doorkeeper.still(self._admission) is not None:
+            raise ClientDisconnect
+        await self._send(message)
 
 
 class _SmallBody:
     """A body that is going to be read into memory: bounded in bytes and in time."""
 
-    def __init__(self, receive: Receive, largest: int) -> None:
+    def __init__(self, receive: Receive, limits: Limits) -> None:
         self._receive = receive
-        self._largest = largest
-        self._deadline = asyncio.get_running_loop().time() + BODY_SECONDS
+        self._largest = limits.largest_json
+        self._deadline = asyncio.get_running_loop().time() + limits.json_seconds
         self._taken = 0
         self._complete = False
 
@@ -290,18 +318,6 @@ def _host(authority: str) -> str | None:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _hash(token: str) -> bytes:
-    """Give tokens one length, so that comparing them takes one time."""
-    return hashlib.sha256(token.encode("latin-1", "replace")).digest()
-
-
-def _streams(path: str, headers: Headers) -> bool:
-    if _STREAMED.fullmatch(path):
-        return True
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    return kind == "application/octet-stream" and bool(_STREAMED_IF_RAW.fullmatch(path))
 
 
 def _length(headers: Headers) -> int:

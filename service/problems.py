@@ -3,6 +3,7 @@
 import http
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from tempfile import gettempdir
 
 import structlog
 from fastapi import FastAPI
@@ -14,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from ckptmerge import errors
+from ckptmerge.storage.durable import FULL
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -78,6 +80,9 @@ class Kind:
 
 UNEXPECTED = Kind(500, "unexpected", "The service failed")
 NOT_READY = Kind(503, "not-ready", "The service cannot work at the moment")
+OVERLOADED = Kind(503, "overloaded", "More is asked than can be answered at once")
+DRAINING = Kind(503, "draining", "The service is about to stop")
+INSUFFICIENT_SCOPE = Kind(403, "insufficient-scope", "The token does not allow this")
 VALIDATION = Kind(422, "invalid-request", "The request does not have the form it should have")
 
 KINDS: Mapping[type[errors.CkptmergeError], Kind] = {
@@ -116,6 +121,9 @@ KINDS: Mapping[type[errors.CkptmergeError], Kind] = {
     errors.ModelLoadError: UNEXPECTED,
     errors.NonFiniteLossError: UNEXPECTED,
     errors.ProposerError: UNEXPECTED,
+    errors.DiskFailedError: Kind(503, "disk-failed", "The disk failed"),
+    errors.StoreUnavailableError: NOT_READY,
+    errors.StoreTakenError: NOT_READY,
     errors.ServiceError: UNEXPECTED,
     errors.IllegalTransitionError: Kind(409, "illegal-transition", "Its state does not allow this"),
 }
@@ -182,8 +190,11 @@ def answer_with_problems(app: FastAPI) -> None:
 async def unexpected(request: Request, error: Exception) -> Response:
     """Log an error that nobody foresaw, and answer without saying what it was.
 
-    The log has the traceback; the client gets the id to find it by.
+    The log has the traceback; the client gets the id to find it by. A disk can be full anywhere,
+    also that of temporary files, and whoever hears of it can do something.
     """
+    if isinstance(error, OSError) and error.errno in FULL:
+        return await _raised_on_purpose(request, _no_room(error))
     _log.error("request failed", path=request.scope["path"], exc_info=error)
     return problem_response(
         UNEXPECTED,
@@ -193,10 +204,21 @@ async def unexpected(request: Request, error: Exception) -> Response:
     )
 
 
+def _no_room(error: OSError) -> errors.OutOfSpaceError:
+    where = error.filename or f"the service, or that of its temporary files ({gettempdir()})"
+    return errors.OutOfSpaceError(
+        f"the disk of {where} is full and nothing was acknowledged; free some space there, or set "
+        "TMPDIR to another disk, and send again"
+    )
+
+
 async def _raised_on_purpose(request: Request, error: errors.CkptmergeError) -> Response:
     kind = kind_of(error)
     if kind is UNEXPECTED:
         return await unexpected(request, error)
+    if kind.status >= 500:
+        # The client can do little about it; whoever runs the service can.
+        _log.error("request failed", path=request.scope["path"], reason=str(error))
     return problem_response(kind, str(error), request_id=_id(request))
 
 

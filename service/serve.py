@@ -15,17 +15,18 @@ from ckptmerge.client.address import address_here
 from ckptmerge.client.trust import own_certificate, pinned
 from ckptmerge.domain import identifier
 from ckptmerge.domain.run import name_from
+from ckptmerge.domain.token import Scope
 from ckptmerge.evaluation.documents import load_held_out
 from ckptmerge.storage.blobs import BlobStore
 from ckptmerge.storage.folder import FolderBlobStore
 from ckptmerge.storage.records import HeldOutRecord
-from ckptmerge.storage.sqlite import SqliteStore
 from ckptmerge.storage.store import Store
 from ckptmerge.workflow.blob_records import put_files_on_record
 from ckptmerge.workflow.proposer_process import ProposerProcess
 from ckptmerge.workflow.reconcile import reconcile
 from service.app import create_app, wall_clock
-from service.data_folder import BLOBS, DATABASE, DataFolder
+from service.data_folder import BLOBS, DataFolder
+from service.database import open_records
 from service.engine import Workers
 from service.routes.held_out import FILE
 from service.routes.runs import DEFAULT_SET
@@ -52,13 +53,9 @@ def run_service(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
         HeldOutSetError: the default held-out set cannot judge a model.
     """
     with (
-        DataFolder(settings.data) as data,
-        _stores(settings) as (store, blobs),
-        Workers(data.path) as workers,
+        open_data(settings) as (store, blobs),
+        Workers(settings.data.absolute()) as workers,
     ):
-        _reconcile(store, blobs)
-        if settings.held_out is not None:
-            take_default_set(store, blobs, settings.held_out)
         stopped = Event()
         with ProposerProcess() as proposer:
             app = create_app(
@@ -73,14 +70,20 @@ def run_service(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
                 stopped.set()
                 app.state.service.drain()
 
+            def lend(who: str, scope: Scope) -> str:
+                key = app.state.service.new_id("k")
+                return app.state.access.lend(who, scope, key=key, random=secrets.token_bytes)
+
             def ready(port: int) -> None:
                 certificate = _certificate(settings)
                 url = address_here(settings.host, port, tls=certificate is not None)
                 workers.start(
                     settings.worker_devices, url, certificate=certificate,
+                    token=lend("own-worker", Scope.TRIAL),
                     on_death=app.state.service.give_up_worker,
                 )  # fmt: skip
-                _watch(settings, url, stopped, certificate)
+                watching = lend("own-watcher", Scope.CHECKPOINT_WRITE)
+                _watch(settings, url, stopped, certificate, token=watching)
                 on_ready(url)
 
             serve_app(
@@ -89,11 +92,29 @@ def run_service(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
                 port=settings.port,
                 on_ready=ready,
                 on_drain=drain,
+                finished=app.state.service.capacity.transferred,
                 behind_proxy=settings.behind_proxy,
                 tls=(settings.tls_certificate, settings.tls_key)
                 if settings.tls_certificate is not None and settings.tls_key is not None
                 else None,
+                deadlines=settings.limits,
+                connections=settings.limits.connections,
             )
+
+
+@contextmanager
+def open_data(settings: Settings) -> Iterator[tuple[Store, BlobStore]]:
+    """Open records and blobs for this process alone, whatever the last one left of them.
+
+    Raises:
+        ConfigurationError: another process serves the folder, or it cannot be used.
+        HeldOutSetError: the default held-out set cannot judge a model.
+    """
+    with DataFolder(settings.data), _stores(settings) as (store, blobs):
+        _reconcile(store, blobs)
+        if settings.held_out is not None:
+            take_default_set(store, blobs, settings.held_out)
+        yield store, blobs
 
 
 def _certificate(settings: Settings) -> str | None:
@@ -107,7 +128,9 @@ def _certificate(settings: Settings) -> str | None:
     return own_certificate(settings.tls_certificate.read_text("ascii", "replace"))
 
 
-def _watch(settings: Settings, url: str, stopped: Event, certificate: str | None) -> None:
+def _watch(
+    settings: Settings, url: str, stopped: Event, certificate: str | None, *, token: str
+) -> None:
     """Start a thread for every watched folder; it reaches the service as anybody else would."""
     for folder in settings.watch:
         Thread(
@@ -116,7 +139,7 @@ def _watch(settings: Settings, url: str, stopped: Event, certificate: str | None
             kwargs={
                 "run": settings.run or name_from(folder.resolve().name),
                 "url": url,
-                "token": settings.token,
+                "token": token,
                 "ca": None if certificate is None else pinned(certificate),
                 "clock": time.monotonic,
                 "stop": stopped,
@@ -130,7 +153,7 @@ def _watch(settings: Settings, url: str, stopped: Event, certificate: str | None
 def _stores(settings: Settings) -> Iterator[tuple[Store, BlobStore]]:
     """Open the records and the blobs of the data folder."""
     settings.data.mkdir(parents=True, exist_ok=True)
-    store = SqliteStore(settings.data / DATABASE)
+    store = open_records(settings)
     blobs = FolderBlobStore(settings.data / BLOBS, reserve=settings.limits.reserve)
     try:
         yield store, blobs

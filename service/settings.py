@@ -20,6 +20,7 @@ from pydantic import (
 from ckptmerge.config.study import StudySpec
 from ckptmerge.domain.run import RESERVED
 from ckptmerge.errors import RefusedError
+from ckptmerge.storage import postgres_url
 from ckptmerge.wire.resource import RunName
 from ckptmerge.wire.runs import WindowPolicySpec
 
@@ -47,10 +48,30 @@ class ConfigurationError(RefusedError):
         """Everything that is wrong, one by one."""
 
 
-class Limits(BaseModel):
-    """How much the service takes in at once, and what it keeps free."""
+class Deadlines(BaseModel):
+    """How long the service waits for clients. All are seconds unless they say otherwise."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    head_seconds: float = Field(default=10.0, gt=0)
+    """For the head of a request, from its first byte; and for that byte on a new connection."""
+    keep_alive_seconds: int = Field(default=30, gt=0)
+    """For the next request on a connection: longer than a worker's pause between heartbeats, so
+    that it does not connect anew for each."""
+    json_seconds: float = Field(default=60.0, gt=0)
+    """For all of a body that is read into memory."""
+    silence_seconds: float = Field(default=30.0, gt=0)
+    """For the next bytes of a body that is stored as it comes."""
+    slowest_body: int = Field(default=64 * 2**10, ge=0)
+    """Bytes a second that such a body must bring; 0 for any. What the disk takes is not counted."""
+    slow_seconds: float = Field(default=30.0, gt=0)
+    """Over which the speed of a body is judged, again and again."""
+    stalled_seconds: float = Field(default=120.0, gt=0)
+    """For a client to take more of an answer that is on its way to it."""
+
+
+class Limits(Deadlines):
+    """How much the service takes in at once, for how long, and what it keeps free."""
 
     largest_blob: int = Field(default=2**40, gt=0)
     """Bytes of one uploaded file."""
@@ -60,14 +81,32 @@ class Limits(BaseModel):
     """Bytes of one held-out set."""
     reserve: int = Field(default=2**30, ge=0)
     """Bytes of the disk that uploads leave free: the database needs room to record a refusal."""
+    watermark: int = Field(default=4 * 2**30, ge=0)
+    """Free bytes of the disk below which what retention has let go is deleted without grace."""
     lease_ttl: float = Field(default=60.0, gt=0)
     """Seconds that a task stays with a worker that does not answer."""
+    wrong_tokens: int = Field(default=10, gt=0)
+    """Wrong tokens a minute that an address may bring; after that it has to wait."""
+    longest_task: float = Field(default=86_400.0, gt=0)
+    """Seconds that a task stays with a worker that answers and never comes to an end."""
+    quarantine: float = Field(default=600.0, gt=0)
+    """Seconds without work for a worker that fails again and again at what others can do."""
     blob_grace: float = Field(default=86_400.0, ge=0)
     """Seconds that a file which nothing names stays, from when it was last uploaded or named."""
     upload_age: float = Field(default=86_400.0, gt=0)
     """Seconds that an upload in pieces may take; what has come of an older one is removed."""
     open_uploads: int = Field(default=256, gt=0)
     """Uploads in pieces that may be under way at once."""
+    uploads_at_once: int = Field(default=64, gt=0)
+    """Requests that bring files, at once; others are told to come again, as with all these."""
+    downloads_at_once: int = Field(default=256, gt=0)
+    """Requests that take files away."""
+    waiting_at_once: int = Field(default=512, gt=0)
+    """Workers that wait for work, and clients that follow events."""
+    requests_at_once: int = Field(default=128, gt=0)
+    """Other requests."""
+    connections: int = Field(default=2048, gt=0)
+    """Connections, idle ones too; whoever comes on another is told to come again."""
 
 
 def _plain_host(name: str) -> str:
@@ -82,7 +121,15 @@ def _free_name(name: str) -> str:
     return name
 
 
+def _postgres(url: str) -> str:
+    postgres_url.parsed(url)
+    return url
+
+
 Host = Annotated[str, AfterValidator(_plain_host)]
+DatabaseUrl = Annotated[
+    str, AfterValidator(_postgres), PlainSerializer(postgres_url.without_secrets)
+]
 Device = Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")]
 
 
@@ -93,6 +140,9 @@ class Settings(BaseModel):
 
     data: Path = Path("ckptmerge-data")
     """Folder of the database and the blobs; one server at a time."""
+    database: DatabaseUrl | None = Field(default=None, repr=False)
+    """PostgreSQL database of the records, ``postgresql://user@host/name``; SQLite in the data
+    folder if None. A password stands in the environment variable alone, or in libpq's own file."""
     host: Host = "127.0.0.1"
     port: int = Field(default=8117, ge=0, le=65535)
     """0 takes any free port."""
@@ -163,6 +213,12 @@ def load_settings(
         f"set it as the environment variable {ENVIRONMENT}TOKEN instead"
         for source, values in ((f"{config}", file), ("the command line", options))
         if "token" in values
+    ]
+    misplaced += [
+        f"{source} holds the password of a database, where others may read it; set the address as "
+        f"the environment variable {ENVIRONMENT}DATABASE instead"
+        for source, values in ((f"{config}", file), ("the command line", options))
+        if _is_secret_address(values.get("database"))
     ]
     for values in (file, options):
         values.pop("token", None)
@@ -249,6 +305,13 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
         if f"{ENVIRONMENT}{field.upper()}" in present
     }
     return found
+
+
+def _is_secret_address(value: object) -> bool:
+    try:
+        return isinstance(value, str) and postgres_url.has_secret(value)
+    except ValueError:  # no address at all, which the validation says
+        return False
 
 
 def _part(source: Mapping[str, object], name: str) -> object:

@@ -3,59 +3,83 @@
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ckptmerge.domain.checkpoint import FileEntry
 from ckptmerge.errors import CheckpointFormatError, SourceRefusedError
+from ckptmerge.formats.held_folder import hold
 from ckptmerge.formats.manifest import find_layout
 from ckptmerge.storage.blobs import BlobStore
 
 _READ_AT_ONCE = 1 << 20
 
 
-def take_in(source: str, roots: Sequence[Path], blobs: BlobStore) -> list[FileEntry]:
+def take_in(
+    source: str, roots: Sequence[Path], blobs: BlobStore, *, in_place: bool = False
+) -> list[FileEntry]:
     """Copy a checkpoint's files into the blob store and return them.
+
+    Args:
+        source: Path of the checkpoint.
+        roots: Folders beneath which it must lie.
+        blobs: Where the copies go.
+        in_place: Whether its weights are to stay where they are instead; the small files beside
+            them are copied all the same.
 
     Raises:
         SourceRefusedError: the path does not lie beneath an allowed folder, or leads out of it.
         CheckpointFormatError: there is no safetensors model.
         OutOfSpaceError: the disk is full.
     """
-    path = _allowed(source, roots)
-    layout = find_layout(path)
-    names = [*layout.weights, *layout.side, *([layout.index] if layout.index else [])]
-    return [copy_file(layout.folder / name, name, blobs) for name in names]
+    root, beneath = _allowed(source, roots)
+    with hold(root, beneath) as path:
+        layout = find_layout(path)
+        place = root.joinpath(*beneath) if path.is_dir() else root.joinpath(*beneath[:-1])
+        small = [*layout.side, *([layout.index] if layout.index else [])]
+        return [
+            *(
+                _note_file(place / name, layout.folder / name, blobs)
+                if in_place
+                else copy_file(layout.folder / name, name, blobs)
+                for name in layout.weights
+            ),
+            *(copy_file(layout.folder / name, name, blobs) for name in small),
+        ]
 
 
-def _allowed(source: str, roots: Sequence[Path]) -> Path:
-    """Return the path, free of links, where it lies beneath one of the roots."""
+def _note_file(file: Path, held: Path, blobs: BlobStore) -> FileEntry:
+    """Note a file that stays where it is, and is the one that is held open.
+
+    Raises:
+        SourceRefusedError: its name leads somewhere else by now.
+    """
+    with suppress(OSError):
+        digest, size = blobs.take_in_place(file)
+        if held.samefile(file):
+            return FileEntry(file.name, size, digest)
+    raise SourceRefusedError(
+        f"{file} was replaced while it was read; register it when nobody writes to its folder"
+    )
+
+
+def _allowed(source: str, roots: Sequence[Path]) -> tuple[Path, Sequence[str]]:
+    """Return the root that the path lies beneath, and the way down from there."""
     if not roots:
         raise SourceRefusedError(
             "this service reads no sources; start it with --source-root FOLDER to allow those "
             "beneath a folder, or upload the files"
         )
-    path = Path(source)
     for root in map(Path.resolve, roots):
         try:
-            beneath = Path(os.path.normpath(path)).relative_to(root)
+            beneath = Path(os.path.normpath(source)).relative_to(root)
         except ValueError:
             continue
-        if path.is_absolute() and _no_links(root, beneath):
-            return root / beneath
+        return root, beneath.parts
     raise SourceRefusedError(
-        f"{source} does not lie beneath a --source-root of this service, or leads through a link; "
-        f"allowed are {', '.join(map(str, roots))}"
+        f"{source} does not lie beneath a --source-root of this service; allowed are "
+        f"{', '.join(map(str, roots))}, and what is beneath them without links"
     )
-
-
-def _no_links(root: Path, beneath: Path) -> bool:
-    """Walk down component by component; a link anywhere may lead out."""
-    place = root
-    for part in beneath.parts:
-        place = place / part
-        if place.is_symlink():
-            return False
-    return True
 
 
 def copy_file(file: Path, name: str, blobs: BlobStore) -> FileEntry:
@@ -67,7 +91,7 @@ def copy_file(file: Path, name: str, blobs: BlobStore) -> FileEntry:
         CheckpointFormatError: it is not a regular file.
         OutOfSpaceError: the disk is full.
     """
-    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb", buffering=0) as opened:
         status = os.fstat(opened.fileno())
         if not stat.S_ISREG(status.st_mode):

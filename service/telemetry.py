@@ -4,20 +4,21 @@ import logging
 import re
 import secrets
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TextIO
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
-_REDACTED = "[redacted]"
+REDACTED = "[redacted]"
+"""What stands where a secret was."""
 
 _SECRET_NAMES = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "token"})
 
 _SECRETS = re.compile(
-    r"(?i)(?P<kept>\b(?:access_)?token=|\bx-amz-[a-z-]+=|\bbearer\s+|//(?=[^/\s@]+@))"
+    r"(?i)(?P<kept>\b(?:access_)?token=|\bx-amz-[a-z-]+=|\bbearer\s+|\bckm_[0-9A-Z]{26}_|//(?=[^/\s@]+@))"
     r"[^&;\s\"'@<>]+"
 )
 """Tokens and signatures in URLs, bearer credentials, and the user part of a URL."""
@@ -61,6 +62,17 @@ class Metrics:
         method = method if method in _METHODS else "other"
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(method, route).observe(seconds)
+
+    def watch_workers(self, count: Callable[[], Mapping[str, int]]) -> None:
+        """Show how many workers there are, by what they do; counted when somebody asks."""
+        workers = Gauge(
+            "ckptmerge_workers",
+            "Workers heard of lately.",
+            ("state",),
+            registry=self.registry,
+        )
+        for state in count():
+            workers.labels(state).set_function(lambda state=state: count()[state])
 
     def render(self) -> bytes:
         """Return everything in Prometheus's text format."""
@@ -135,16 +147,17 @@ def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict
 
 def _without_secrets(name: str, value: object) -> object:
     if name.lower().replace("_", "-") in _SECRET_NAMES:
-        return _REDACTED
+        return REDACTED
     if isinstance(value, Mapping):
         return {key: _without_secrets(str(key), item) for key, item in value.items()}
     if isinstance(value, (list, tuple)) and name != "exc_info":
         return [_without_secrets("", item) for item in value]
-    return _without_secrets_in(value) if isinstance(value, str) else value
+    return without_secrets(value) if isinstance(value, str) else value
 
 
-def _without_secrets_in(text: str) -> str:
-    return _SECRETS.sub(rf"\g<kept>{_REDACTED}", text)
+def without_secrets(text: str) -> str:
+    """Return a text without the tokens, signatures and credentials that it holds."""
+    return _SECRETS.sub(rf"\g<kept>{REDACTED}", text)
 
 
 def _escape(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -156,5 +169,5 @@ def _escape(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict
 
 def _write_traceback(stream: TextIO, error: ExcInfo) -> None:
     """Write a traceback behind a margin, which nothing in an error's message can leave."""
-    text = _without_secrets_in("".join(traceback.format_exception(*error)))
+    text = without_secrets("".join(traceback.format_exception(*error)))
     stream.writelines(f"\n    | {line.translate(_CONTROLS)}" for line in text.splitlines())

@@ -16,13 +16,11 @@ from starlette.requests import ClientDisconnect, Request
 from ckptmerge.domain.digest import Digest
 from ckptmerge.storage.blobs import BlobStore
 from ckptmerge.storage.partial import PartialBlob
+from service.settings import Deadlines
 from service.turns import Turn
 
 BUFFER = 2**20
 """Bytes handed to the disk at once."""
-
-SILENCE_SECONDS = 60.0
-"""How long a client may pause in the middle of a body; the server itself waits for ever."""
 
 _DEPTH = 2
 """Buffers that may wait for the disk; past that the client is made to wait."""
@@ -52,7 +50,13 @@ def announced(request: Request, *, at_most: int) -> int:
 
 
 async def receive(
-    request: Request, blobs: BlobStore, *, size: int, expected: Digest | None
+    request: Request,
+    blobs: BlobStore,
+    *,
+    size: int,
+    expected: Digest | None,
+    deadlines: Deadlines,
+    beside: int = 0,
 ) -> Digest:
     """Store the body of a request, durably, and return its digest.
 
@@ -61,11 +65,13 @@ async def receive(
         blobs: Where it goes.
         size: Bytes announced.
         expected: Their digest, where announced.
+        deadlines: How long the client is waited for.
+        beside: Bytes that uploads in parts have been promised room for.
 
     Raises:
         ClientDisconnect: the client left; nothing is kept.
         DigestMismatchError: the bytes are not those that were announced.
-        HTTPException: the client fell silent (408).
+        HTTPException: the client fell silent, or was too slow (408).
         TooLargeError: more came than were announced.
         TruncatedFileError: fewer did.
         OutOfSpaceError: the disk cannot hold them.
@@ -77,9 +83,12 @@ async def receive(
         try:
             # Held on the thread itself: a request that is cancelled here never sees the writer.
             writer = await loop.run_in_executor(
-                disk, lambda: held.enter_context(blobs.writer(size=size, expected=expected))
+                disk,
+                lambda: held.enter_context(
+                    blobs.writer(size=size, expected=expected, beside=beside)
+                ),
             )
-            await _pump(request, writer.write, disk)
+            await _pump(_chunks(request, deadlines), writer.write, disk)
             return await loop.run_in_executor(disk, writer.commit)
         finally:
             await loop.run_in_executor(disk, held.close)
@@ -98,7 +107,13 @@ class Appended:
 
 
 async def append(
-    request: Request, opened: Callable[[], PartialBlob], *, size: int, last: bool, turn: Turn
+    request: Request,
+    opened: Callable[[], PartialBlob],
+    *,
+    size: int,
+    last: bool,
+    turn: Turn,
+    deadlines: Deadlines,
 ) -> Appended:
     """Add the body of a request to a partial blob, durably, or as much of it as comes.
 
@@ -108,6 +123,7 @@ async def append(
         size: Bytes that the upload has with all of the body.
         last: Whether it becomes a blob then.
         turn: With the upload; whoever is in a hurry ends the append.
+        deadlines: How long the client is waited for.
 
     Raises:
         DigestMismatchError: the bytes are not those that were announced; all are removed.
@@ -123,7 +139,7 @@ async def append(
             cut: Exception | None = None
             try:
                 async with turn.stoppable():
-                    await _pump(request, partial.write, disk)
+                    await _pump(_chunks(request, deadlines), partial.write, disk)
             except (ClientDisconnect, HTTPException, TimeoutError) as error:
                 cut = error
             if last and partial.position == size:
@@ -134,7 +150,7 @@ async def append(
 
 
 async def _pump(
-    request: Request, write: Callable[[bytearray], None], disk: ThreadPoolExecutor
+    chunks: AsyncIterator[bytes], write: Callable[[bytearray], None], disk: ThreadPoolExecutor
 ) -> None:
     """Hand the body to the disk buffer by buffer, at most so many ahead of it.
 
@@ -144,7 +160,7 @@ async def _pump(
     waiting: list[asyncio.Future[None]] = []
     buffer = bytearray()
     try:
-        async for chunk in _chunks(request):
+        async for chunk in chunks:
             buffer += chunk
             if len(buffer) >= BUFFER:
                 waiting.append(loop.run_in_executor(disk, write, buffer))
@@ -161,17 +177,39 @@ async def _pump(
             raise result
 
 
-async def _chunks(request: Request) -> AsyncIterator[bytes]:
-    """Pass a body on as it comes, for as long as it comes."""
-    body = request.stream()
+async def _chunks(request: Request, deadlines: Deadlines) -> AsyncIterator[bytes]:
+    """Pass a body on as it comes, for as long as it comes fast enough.
+
+    Only the time that is spent waiting for the client counts: a body that the disk holds up is
+    not slow.
+    """
+    body, clock = request.stream(), asyncio.get_running_loop().time
+    waited, came = 0.0, 0
     while True:
+        began = clock()
         try:
-            async with asyncio.timeout(SILENCE_SECONDS):
+            async with asyncio.timeout(deadlines.silence_seconds):
                 chunk = await anext(body, None)
         except TimeoutError:
             raise HTTPException(
-                408, f"no more of the body came in {SILENCE_SECONDS:.0f} s; send it again", _HANG_UP
+                408,
+                f"no more of the body came in {deadlines.silence_seconds:g} s; send it again",
+                _HANG_UP,
             ) from None
         if chunk is None:
             return
+        waited, came = waited + clock() - began, came + len(chunk)
         yield chunk
+        if waited >= deadlines.slow_seconds:
+            _require_speed(came / waited, deadlines.slowest_body)
+            waited, came = 0.0, 0
+
+
+def _require_speed(found: float, slowest: int) -> None:
+    if found < slowest:
+        raise HTTPException(
+            408,
+            f"the body came with {found:,.0f} bytes a second, and at least {slowest:,} are asked "
+            "for; send it over a faster line",
+            _HANG_UP,
+        )

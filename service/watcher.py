@@ -19,8 +19,9 @@ from watchfiles import watch
 
 from ckptmerge.client.client import Client
 from ckptmerge.client.trust import Trusted
-from ckptmerge.errors import CkptmergeError, InvalidInputError, ServiceError
-from ckptmerge.formats.manifest import find_layout, read_manifest
+from ckptmerge.errors import CkptmergeError, ServiceError
+from ckptmerge.formats.held_folder import hold
+from ckptmerge.formats.manifest import read_manifest
 
 SETTLED_AFTER = 5.0
 """Seconds over which nothing in a folder may change."""
@@ -58,6 +59,8 @@ class Watcher:
         self._settled_after = settled_after
         self._since: dict[Path, tuple[_Seen, float]] = {}
         self._done: dict[Path, _Seen] = {}
+        self._said: dict[Path, str] = {}
+        """Why a folder that has settled is no checkpoint; said once, and again when it changes."""
 
     def look(self, now: float) -> list[Settled]:
         """Return checkpoints that have settled and were not handed out as they are before.
@@ -68,21 +71,26 @@ class Watcher:
         found = {path: seen for path in self._candidates() if (seen := _state(path))}
         for gone in self._since.keys() - found.keys():
             del self._since[gone]
+            self._said.pop(gone, None)
         settled = []
         for path, seen in sorted(found.items()):
             before, since = self._since.get(path, (None, now))
             if before != seen:
                 self._since[path] = (seen, now)
-            elif now - since >= self._settled_after and self._is_news(path, seen):
-                settled.append(Settled(path, seen))
+            elif now - since >= self._settled_after and self._done.get(path) != seen:
+                settled += [Settled(path, seen)] if self._is_whole(path) else []
         return settled
 
     def done(self, checkpoint: Settled) -> None:
         """Remember that a checkpoint was dealt with, for as long as it stays as it was."""
         self._done[checkpoint.path] = checkpoint.seen
 
-    def _is_news(self, path: Path, seen: _Seen) -> bool:
-        return self._done.get(path) != seen and _whole(path)
+    def _is_whole(self, path: Path) -> bool:
+        reason = _what_is_wrong(path)
+        if reason is not None and self._said.get(path) != reason:
+            self._said[path] = reason
+            _log.warning("a folder is no checkpoint as it is", path=str(path), reason=reason)
+        return reason is None
 
     def _candidates(self) -> list[Path]:
         """List the folders beneath the root; what a link points to is not the root's."""
@@ -117,16 +125,14 @@ def _state(folder: Path) -> _Seen | None:
     return None if any(map(_IGNORED.search, seen)) else seen or None
 
 
-def _whole(folder: Path) -> bool:
-    """Say whether the folder holds a safetensors model with all the bytes its headers promise."""
+def _what_is_wrong(folder: Path) -> str | None:
+    """Say why a folder is no safetensors model with all the bytes its headers promise."""
     try:
-        layout = find_layout(folder)
-        if any((layout.folder / name).is_symlink() for name in (*layout.weights, *layout.side)):
-            return False
-        read_manifest(folder, digests=False)
-    except (InvalidInputError, OSError):
-        return False
-    return True
+        with hold(folder.parent, [folder.name]) as held:
+            read_manifest(held, digests=False)
+    except (CkptmergeError, OSError) as error:
+        return str(error)
+    return None
 
 
 def keep_watching(
@@ -165,13 +171,15 @@ def keep_watching(
 
 def _push(client: Client, watcher: Watcher, checkpoint: Settled, run: str) -> None:
     try:
-        known = client.push(checkpoint.path, run=run)
+        # Held from here on: whoever may write to the root can put a link in a folder's place.
+        with hold(checkpoint.path.parent, [checkpoint.path.name]) as folder:
+            known = client.push(folder, run=run)
     except ServiceError as error:
         if error.status is None or error.status >= 500:
             _log.warning("the service does not answer; trying again", reason=str(error))
             return
         _log.warning("checkpoint refused", path=str(checkpoint.path), reason=str(error))
-    except CkptmergeError as error:
+    except (CkptmergeError, OSError) as error:
         _log.warning("checkpoint refused", path=str(checkpoint.path), reason=str(error))
     else:
         _log.info("checkpoint registered", path=str(checkpoint.path), id=known.id, step=known.step)

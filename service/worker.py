@@ -11,6 +11,7 @@ import socket
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,6 +27,7 @@ from ckptmerge.domain.digest import Digest
 from ckptmerge.errors import CkptmergeError, NonFiniteLossError, ServiceError
 from ckptmerge.evaluation.scores import DocumentScores
 from ckptmerge.wire.leases import (
+    FailureName,
     LeasedCheckpoint,
     LeaseRequest,
     LeaseResource,
@@ -46,6 +48,9 @@ _GOODBYE = 5.0
 _REASON = 8000
 """Characters of a failure that are handed in."""
 
+_AWAY = (None, 429, 502, 503, 504, 507)
+"""Statuses of a service that may take later what it does not take now; None: no answer."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -65,8 +70,8 @@ class Worker:
         self._device = device
         self._cache = cache
         self._bench = Workbench(torch.device(device))
-        self._verified: set[Path] = set()
-        """Files read in place, whose bytes were digested once; blobs never change."""
+        self._verified: set[tuple[Path, Digest, int, int, int]] = set()
+        """Files read in place, whose bytes were digested once, as they were then."""
 
     def run(self, stop: threading.Event) -> None:
         """Take leases until ``stop`` is set, waiting out a service that is away."""
@@ -80,36 +85,52 @@ class Worker:
                 stop.wait(1.0)
                 continue
             if lease is not None:
-                self._do(lease)
+                self._do(lease, stop)
 
     def _next(self) -> LeaseResource | None:
         wanted = LeaseRequest(worker=self._name, device=self._device, wait=WAIT)
         answer = self._session.json("POST", "/v1/leases", wanted, timeout=2 * WAIT)
         return None if answer is None else LeaseResource.model_validate(answer)
 
-    def _do(self, lease: LeaseResource) -> None:
+    def _do(self, lease: LeaseResource, stop: threading.Event) -> None:
         """Carry a lease out and hand in its outcome; whoever lost it says nothing."""
-        with self._kept(lease) as lost, self._scratch() as scratch:
-            outcome = self._outcome(lease, scratch)
+        with self._kept(lease) as lost:
+            outcome = self._outcome(lease)
             if lost.is_set():
                 _log.warning("lease lost meanwhile", lease=lease.id, fence=lease.fence)
                 return
-            try:
-                self._session.json("POST", f"/v1/leases/{lease.id}/outcome", outcome)
-            except ServiceError as error:
-                _log.warning("outcome was not taken", lease=lease.id, reason=str(error))
+            while not (lost.is_set() or self._is_taken(lease, outcome) or stop.wait(1.0)):
+                pass
 
-    def _outcome(self, lease: LeaseResource, scratch: Path) -> Outcome:
+    def _is_taken(self, lease: LeaseResource, outcome: Outcome) -> bool:
+        """Hand an outcome in; False while the service is away, which takes it when it is back."""
         try:
-            return self._handed_in(lease, self._product(lease, scratch))
+            self._session.json("POST", f"/v1/leases/{lease.id}/outcome", outcome)
+        except ServiceError as error:
+            _log.warning("outcome was not taken", lease=lease.id, reason=str(error))
+            return error.status not in _AWAY
+        return True
+
+    def _outcome(self, lease: LeaseResource) -> Outcome:
+        try:
+            with self._scratch() as scratch:
+                return self._handed_in(lease, self._product(lease, scratch))
         except NonFiniteLossError as error:
             return Outcome(fence=lease.fence, status="infeasible", reason=str(error)[:_REASON])
         except CkptmergeError as error:
-            return Outcome(fence=lease.fence, status="failed", reason=str(error)[:_REASON])
+            return Outcome(
+                fence=lease.fence, status="failed", reason=str(error)[:_REASON], code="error"
+            )
         except Exception as error:  # noqa: BLE001 - the service decides whether others shall try
             _log.exception("a lease came to nothing", lease=lease.id)
             reason = f"{type(error).__name__}: {error}"
-            return Outcome(fence=lease.fence, status="failed", reason=reason[:_REASON])
+            return Outcome(
+                fence=lease.fence,
+                status="failed",
+                reason=reason[:_REASON],
+                code=_code(error),
+                log=traceback.format_exc()[-_REASON:],
+            )
 
     def _product(self, lease: LeaseResource, scratch: Path) -> Product:
         if lease.held_out is None:
@@ -168,14 +189,17 @@ class Worker:
 
     def _is_right(self, path: Path, digest: Digest) -> bool:
         """Say whether a path of the service's machine is here too, and holds the right bytes."""
-        if path in self._verified:
-            return True
         if not path.is_file():
             return False
         with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            # A blob never changes; a file that was registered in place may.
+            seen = (path, digest, status.st_size, status.st_ino, status.st_mtime_ns)
+            if seen in self._verified:
+                return True
             right = hashlib.file_digest(file, "sha256").hexdigest() == digest.hex
         if right:
-            self._verified.add(path)
+            self._verified.add(seen)
         return right
 
     @contextmanager
@@ -224,6 +248,16 @@ class Worker:
     def _scratch(self) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="ckptmerge-lease-") as folder:
             yield Path(folder)
+
+
+def _code(error: Exception) -> FailureName:
+    """Say in a word what kind of failure an error is."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return "cuda-oom"
+    # What torch's allocator of the machine's own memory raises has no class of its own.
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+        return "oom"
+    return "error"
 
 
 def work(

@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 from collections.abc import Generator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -20,8 +21,12 @@ from filelock import FileLock
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from ckptmerge.pretrain.job import TrainingPlan
     from ckptmerge.pretrain.text import Corpus
+    from ckptmerge.storage.store import Store
+    from tests.integration.postgres_server import PostgresServer
 
 # torch reads this when it is imported, and processes that tests start inherit it: on a shared
 # machine two threads are slower than one.
@@ -61,6 +66,35 @@ class TrainedRun:
     """The same checkpoints in bfloat16."""
     held_out: Path
     """Documents that the run never saw, as ``.jsonl`` with domains and groups."""
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> "Iterator[PostgresServer]":
+    """A PostgreSQL server of this session's own."""
+    from tests.integration.postgres_server import NoServerError, postgres_running
+
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(postgres_running())
+        except NoServerError as reason:
+            pytest.skip(str(reason))
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: "PostgresServer") -> str:
+    """The address of a new, empty database."""
+    return postgres_server.create_database()
+
+
+@pytest.fixture(params=("memory", "sqlite", "postgres"))
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> "Iterator[Callable[[], Store]]":
+    """Every kind of store: each call opens the same records again, as a restarted service does."""
+    from tests.integration.stores import opener
+
+    url = request.getfixturevalue("postgres_url") if request.param == "postgres" else ""
+    with opener(request.param, tmp_path, url) as open_again:
+        yield open_again
 
 
 @pytest.fixture(scope="session")

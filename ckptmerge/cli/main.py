@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 
 import typer
 
-from ckptmerge.cli import held_out, local, pin, remote, retention, studies
+from ckptmerge.cli import held_out, local, pin, remote, retention, studies, tokens
 from ckptmerge.errors import CkptmergeError, InvalidWeightsError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command()(pin.pin)
 app.command()(pin.unpin)
 app.command()(retention.retention)
 app.add_typer(studies.app, name="study")
+app.add_typer(tokens.app, name="token")
 for _command in sorted(entry_points(group="ckptmerge.commands"), key=lambda point: point.name):
     app.command(_command.name)(_command.load())
 

@@ -37,6 +37,9 @@ def push(
     next_attempt: Annotated[
         bool, typer.Option("--next-attempt", help="The run was rolled back and goes on from here.")
     ] = False,
+    supersede: Annotated[
+        bool, typer.Option("--supersede", help="Take the place of wrong bytes at this step.")
+    ] = False,
     url: Url = LOCAL,
     json: Json = False,
 ) -> None:
@@ -48,7 +51,8 @@ def push(
         progress.stage("sending", size)
         known = client.push(
             checkpoint, run=run, step=step, tokens=tokens,
-            attempt="next" if next_attempt else None, on_bytes=progress.advance,
+            attempt="next" if next_attempt else None, supersede=supersede,
+            on_bytes=progress.advance,
         )  # fmt: skip
     if json:
         render.print_json(known.model_dump(mode="json"))

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from ckptmerge.client.partial_file import OnBytes, PartialFile, Progress
 from ckptmerge.client.parts import blocks, upload_in_parts
 from ckptmerge.client.session import BrokenOffError, Session
+from ckptmerge.client.write_behind import WriteBehind
 from ckptmerge.domain.digest import Digest
 from ckptmerge.errors import InvalidInputError, OutOfSpaceError, ServiceError
 from ckptmerge.wire.resource import FileRef
@@ -140,8 +141,9 @@ def _fetch(session: Session, href: str, part: PartialFile, digest: Digest) -> No
                 part.restart()
             if start > 0 == part.size:
                 return  # not what was asked for
-            for block in response.iter_raw():
-                part.write(block)
+            with WriteBehind(part.write) as behind:
+                for chunk in response.iter_raw():
+                    behind.take(chunk)
     except ServiceError as error:
         if error.status != 416:
             raise

@@ -19,6 +19,7 @@ from ckptmerge.client.revision import CHAMPION, Revision, step_of
 from ckptmerge.client.session import Patience, Session
 from ckptmerge.client.trust import Trusted
 from ckptmerge.config.study import StudySpec
+from ckptmerge.domain.token import Scope
 from ckptmerge.errors import InvalidInputError
 from ckptmerge.wire.best import Best
 from ckptmerge.wire.checkpoints import CheckpointResource
@@ -40,8 +41,16 @@ from ckptmerge.wire.studies import (
     TrialPage,
     TrialResource,
 )
+from ckptmerge.wire.tokens import (
+    AuditEntry,
+    AuditPage,
+    CreatedToken,
+    NewToken,
+    TokenPage,
+    TokenResource,
+)
 
-Page = TypeVar("Page", RunPage, StudyPage, TrialPage)
+Page = TypeVar("Page", RunPage, StudyPage, TrialPage, TokenPage, AuditPage)
 
 GOING = frozenset({"searching", "frozen"})
 """States of a study that has not come to its end."""
@@ -149,6 +158,7 @@ class Client:
         step: int | None = None,
         tokens: int | None = None,
         attempt: Attempt | None = None,
+        supersede: bool = False,
         on_bytes: OnBytes | None = None,
     ) -> CheckpointResource:
         """Upload and register a checkpoint; see `ckptmerge.client.push.push`.
@@ -159,6 +169,7 @@ class Client:
         """
         return push(
             self._session, Path(path), run=run, step=step, tokens=tokens, attempt=attempt,
+            supersede=supersede,
             on_bytes=on_bytes,
         )  # fmt: skip
 
@@ -304,6 +315,40 @@ class Client:
         change = StudyChange(state="cancelled")
         answer = self._session.json("PATCH", f"/v1/studies/{_quoted(name)}", change)
         return read_answer(StudyResource, answer)
+
+    def create_token(
+        self, name: str, *, scopes: Sequence[Scope], expires_in: int | None = None
+    ) -> CreatedToken:
+        """Make an access token; the answer holds its secret, which is kept nowhere else.
+
+        Args:
+            name: Who or what it is for; of those that are good, one of each name.
+            scopes: What it allows.
+            expires_in: Seconds until it ends by itself.
+
+        Raises:
+            InvalidInputError: no token can be like this.
+        """
+        said = {"name": name, "scopes": [s.value for s in scopes], "expires_in": expires_in}
+        try:
+            new = NewToken.model_validate(said)
+        except ValidationError as error:
+            wrong = "; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())
+            raise InvalidInputError(f"no such token can be made: {wrong}") from error
+        return read_answer(CreatedToken, self._session.json("POST", "/v1/tokens", new))
+
+    def tokens(self) -> Iterator[TokenResource]:
+        """List every access token that was given out."""
+        return chain.from_iterable(page.items for page in self._pages(TokenPage, "/v1/tokens"))
+
+    def revoke_token(self, name: str) -> TokenResource:
+        """End an access token by its id, and every request that is made with it."""
+        answer = self._session.json("DELETE", f"/v1/tokens/{_quoted(name)}")
+        return read_answer(TokenResource, answer)
+
+    def audit(self) -> Iterator[AuditEntry]:
+        """List what was changed by whom, oldest first."""
+        return chain.from_iterable(page.items for page in self._pages(AuditPage, "/v1/audit"))
 
     def _pages(
         self, kind: type[Page], path: str, params: Mapping[str, str] | None = None

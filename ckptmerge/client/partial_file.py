@@ -74,7 +74,7 @@ class PartialFile:
         self.size = 0
         self._hash = hashlib.sha256()
 
-    def write(self, block: bytes) -> None:
+    def write(self, block: bytes | memoryview) -> None:
         """Take the next bytes.
 
         Raises:
@@ -115,7 +115,7 @@ class PartialFile:
         """Leave nothing."""
         self._path.unlink(missing_ok=True)
 
-    def _count(self, block: bytes) -> None:
+    def _count(self, block: bytes | memoryview) -> None:
         self._hash.update(block)
         self.size += len(block)
         self._progress.reach(self.size)

@@ -31,6 +31,7 @@ def push(
     step: int | None = None,
     tokens: int | None = None,
     attempt: Attempt | None = None,
+    supersede: bool = False,
     on_bytes: OnBytes | None = None,
 ) -> CheckpointResource:
     """Upload a checkpoint's files and register it; the same again changes nothing.
@@ -42,6 +43,7 @@ def push(
         step: Its training step; trainer_state.json or the last integer of its name by default.
         tokens: Tokens trained on up to there.
         attempt: ``"next"`` where the run was rolled back and has other bytes at this step.
+        supersede: Whether to take the place of other bytes at this step, which were wrong.
         on_bytes: Told how many more bytes the service has.
 
     Raises:
@@ -75,10 +77,15 @@ def push(
         "POST",
         f"/v1/runs/{quote(run, safe='')}/checkpoints",
         new,
-        params={"attempt": attempt} if attempt is not None else None,
+        params=_said(attempt, supersede=supersede),
         timeout=_VERIFYING,
     )
     return read_answer(CheckpointResource, answer)
+
+
+def _said(attempt: Attempt | None, *, supersede: bool) -> dict[str, str] | None:
+    said = {"attempt": attempt} if attempt is not None else {}
+    return {**said, **({"supersede": "true"} if supersede else {})} or None
 
 
 def checkpoint_files(path: Path) -> Mapping[str, Path]:

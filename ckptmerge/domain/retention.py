@@ -1,7 +1,7 @@
 """Retention: which checkpoints and merges keep their bytes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from ckptmerge.errors import InvalidInputError
 
@@ -9,6 +9,9 @@ from ckptmerge.errors import InvalidInputError
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
     """What a run keeps; a rule that is None lets nothing go.
+
+    A checkpoint stays where any of `keep_last`, `keep_every` and `ttl` says so. The quota comes
+    after the rules, and takes what they would keep: merges first, which can be rebuilt.
 
     Raises:
         InvalidInputError: a number is below one.
@@ -20,12 +23,16 @@ class Retention:
     """Checkpoints whose step it divides stay."""
     keep_best: int | None = None
     """So many of the newest promoted merges keep their bytes."""
+    ttl: int | None = None
+    """Checkpoints that arrived within so many seconds stay."""
+    quota: int | None = None
+    """So many bytes the run may hold: beyond it the oldest go that only a rule keeps."""
 
     def __post_init__(self) -> None:
-        for name in ("keep_last", "keep_every", "keep_best"):
-            value = getattr(self, name)
+        for rule in fields(self):
+            value = getattr(self, rule.name)
             if value is not None and value < 1:
-                raise InvalidInputError(f"{name} must be at least 1, not {value}")
+                raise InvalidInputError(f"{rule.name} must be at least 1, not {value}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +45,12 @@ class HeldCheckpoint:
     complete: bool = True
     """Whether it can be merged; others wait for files that are missing."""
     pinned: bool = False
+    superseded: bool = False
+    """Whether another has taken its place at its step."""
+    age: float = 0.0
+    """Seconds since it arrived."""
+    bytes: int = 0
+    """Of all its files, also those that others share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +62,7 @@ class HeldMerge:
     """Ids of the checkpoints that it is rebuilt from."""
     promoted: bool
     pinned: bool = False
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +89,8 @@ class Fate:
     id: str
     goes: bool
     reason: str
+    firm: bool = False
+    """Whether it stays under any policy."""
 
 
 def decide_fates(retention: Retention, holdings: Holdings) -> tuple[Fate, ...]:
@@ -85,8 +101,53 @@ def decide_fates(retention: Retention, holdings: Holdings) -> tuple[Fate, ...]:
     keep. Merges that a study wrote and did not promote go with its end, under any policy too.
     Whoever removes what goes and asks again is told that nothing more goes.
     """
+    fates = _fates(retention, holdings, frozenset())
+    pushed_out: set[str] = set()
+    while (next_out := _beyond_quota(retention, holdings, fates)) is not None:
+        pushed_out.add(next_out)
+        # Anew each time: where a merge goes, its parents need not stay for it.
+        fates = _fates(retention, holdings, frozenset(pushed_out))
+    return fates
+
+
+def _beyond_quota(retention: Retention, holdings: Holdings, fates: tuple[Fate, ...]) -> str | None:
+    """Name what goes next for the run to come within its quota; None where nothing has to, or can.
+
+    Superseded checkpoints first, then merges, which their recipes can bring back, then checkpoints;
+    of each the oldest.
+    """
+    staying = {fate.id: fate for fate in fates if not fate.goes}
+    checkpoints = sorted(
+        holdings.checkpoints, key=lambda c: (not c.superseded, c.attempt, c.step)
+    )  # fmt: skip
+    superseded = [c for c in checkpoints if c.superseded]
+    in_order = (*superseded, *holdings.merges, *checkpoints[len(superseded) :])
+    held = sum(item.bytes for item in in_order if item.id in staying)
+    if retention.quota is None or held <= retention.quota:
+        return None
+    loose = (i.id for i in in_order if i.id in staying and not staying[i.id].firm and i.bytes)
+    return next(loose, None)
+
+
+def _fates(
+    retention: Retention, holdings: Holdings, pushed_out: frozenset[str]
+) -> tuple[Fate, ...]:
+    fates = _by_rules(retention, holdings, pushed_out)
+    return tuple(
+        Fate(
+            fate.id, goes=True, reason=f"the run holds more than {retention.quota:,} bytes (quota)"
+        )
+        if fate.id in pushed_out and not fate.goes and not fate.firm
+        else fate
+        for fate in fates
+    )
+
+
+def _by_rules(
+    retention: Retention, holdings: Holdings, pushed_out: frozenset[str]
+) -> tuple[Fate, ...]:
     merges = _merges(retention, holdings)
-    staying = {fate.id for fate in merges if not fate.goes}
+    staying = {fate.id for fate in merges if not fate.goes and fate.id not in pushed_out}
     parent_of = {
         parent: merge.id
         for merge in holdings.merges
@@ -100,13 +161,13 @@ def _checkpoints(
     retention: Retention, holdings: Holdings, parent_of: Mapping[str, str]
 ) -> list[Fate]:
     oldest_first = sorted(holdings.checkpoints, key=lambda c: (c.attempt, c.step))
-    complete = [c.id for c in oldest_first if c.complete]
-    present = [c.id for c in oldest_first if c.complete and c.attempt == holdings.attempt]
+    standing = [c for c in oldest_first if c.complete and not c.superseded]
+    present = [c.id for c in standing if c.attempt == holdings.attempt]
     window = frozenset(present[-holdings.window :])
     fates: list[Fate] = []
-    newer = len(complete)
+    newer = len(standing)
     for checkpoint in oldest_first:
-        newer -= checkpoint.complete
+        newer -= checkpoint.complete and not checkpoint.superseded
         reason = _protected(checkpoint, holdings)
         if reason is None and checkpoint.id in window:
             reason = f"one of the newest {holdings.window}, which the next study may merge"
@@ -115,7 +176,7 @@ def _checkpoints(
         fates.append(
             _by_rule(retention, checkpoint, newer)
             if reason is None
-            else Fate(checkpoint.id, goes=False, reason=reason)
+            else Fate(checkpoint.id, goes=False, reason=reason, firm=True)
         )
     return fates
 
@@ -125,15 +186,20 @@ def _by_rule(retention: Retention, checkpoint: HeldCheckpoint, newer: int) -> Fa
 
     A checkpoint that waits for files does not push out one that can be merged.
     """
-    last, every = retention.keep_last, retention.keep_every
-    if last is None and every is None:
+    last, every, ttl = retention.keep_last, retention.keep_every, retention.ttl
+    if last is None and every is None and ttl is None:
         return Fate(checkpoint.id, goes=False, reason="no rule lets checkpoints go")
+    if checkpoint.superseded:
+        return Fate(checkpoint.id, goes=True, reason="another has taken its place at its step")
     if last is not None and newer < last:
         return Fate(checkpoint.id, goes=False, reason=f"one of the newest {last} (keep_last)")
     if every is not None and checkpoint.step % every == 0:
         return Fate(checkpoint.id, goes=False, reason=f"step divisible by {every} (keep_every)")
+    if ttl is not None and checkpoint.age <= ttl:
+        return Fate(checkpoint.id, goes=False, reason=f"not older than {ttl:,} seconds (ttl)")
     reasons = [f"{last} newer ones stay (keep_last)"] if last is not None else []
     reasons += [f"step not divisible by {every} (keep_every)"] if every is not None else []
+    reasons += [f"older than {ttl:,} seconds (ttl)"] if ttl is not None else []
     return Fate(checkpoint.id, goes=True, reason=", ".join(reasons))
 
 
@@ -145,7 +211,7 @@ def _merges(retention: Retention, holdings: Holdings) -> list[Fate]:
     for merge in holdings.merges:
         reason = _protected(merge, holdings)
         if reason is not None:
-            fates.append(Fate(merge.id, goes=False, reason=reason))
+            fates.append(Fate(merge.id, goes=False, reason=reason, firm=True))
         elif not merge.promoted:
             fates.append(Fate(merge.id, goes=True, reason="its study ended without promoting it"))
         elif merge.id not in newest:

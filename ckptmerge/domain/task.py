@@ -20,6 +20,10 @@ from ckptmerge.errors import IllegalTransitionError, LeaseLostError, OutcomeConf
 MAX_ATTEMPTS = 3
 """Attempts after which a task that never came to an end is given up."""
 
+MAX_ANSWERS = 8
+"""Times that a worker is told of one lease: more than a client repeats a request whose answers are
+lost. One that asks still more often starts anew each time, and the task may be why."""
+
 
 class TaskKind(StrEnum):
     """What is to be done."""
@@ -44,6 +48,27 @@ class TaskState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Failure(StrEnum):
+    """Why a lease came to nothing."""
+
+    ERROR = "error"
+    """The worker met an error, and says which."""
+    OOM = "oom"
+    """The machine's memory did not suffice."""
+    CUDA_OOM = "cuda-oom"
+    """The device's memory did not suffice."""
+    KILLED = "killed"
+    """The worker was killed (signal 9, exit code 137): by hand, or by a system out of memory."""
+    CRASHED = "crashed"
+    """The worker's process ended otherwise."""
+    LOST = "lost"
+    """Nothing was heard of the worker until the lease ran out."""
+    TIMEOUT = "timeout"
+    """The worker was still at it after the longest time that a task may take."""
+    UNUSABLE = "unusable"
+    """What the worker handed in is not what was asked for."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """What exactly is to be done; the same order gives the same outcome."""
@@ -64,6 +89,10 @@ class Outcome:
 
     status: Literal["ok", "infeasible", "failed"]
     reason: str | None = None
+    code: Failure | None = None
+    """What kind of failure the reason describes."""
+    log: str | None = None
+    """The last that the worker said before it failed."""
     scores: Digest | None = None
     """Blob of per-document scores."""
     repeated: Digest | None = None
@@ -98,10 +127,22 @@ class Task:
     """Who holds it now."""
     expires: float | None = None
     """When the lease runs out, on the clock that also says ``now``."""
+    deadline: float | None = None
+    """When the lease ends however often it is renewed, on the same clock; None: never."""
+    heard: bool = False
+    """Whether the worker has shown, by a heartbeat, that it knows of its lease."""
+    answers: int = 0
+    """Times that the worker was told of its lease."""
+    tried: tuple[str, ...] = ()
+    """Workers whose leases came to nothing, one a lease, in order."""
     outcome: Outcome | None = None
     """The last lease's, once it has come in."""
     reason: str | None = None
     """Why the last lease came to nothing."""
+    code: Failure | None = None
+    """The same, in one word for programs."""
+    log: str | None = None
+    """The last that was heard of a worker whose lease came to nothing."""
 
     def __post_init__(self) -> None:
         held = self.worker is not None and self.expires is not None
@@ -120,18 +161,39 @@ class Task:
         """Leases that came, or may yet come, to something."""
         return self.fence - self.given_back
 
-    def lease(self, worker: str, *, now: float, ttl: float) -> "Task":
-        """Give the task to a worker for ``ttl`` seconds.
+    def better_left_by(self, worker: str) -> bool:
+        """Whether the last attempt should be another's: this worker alone has failed so far."""
+        return self.attempts == MAX_ATTEMPTS - 1 and set(self.tried) == {worker}
+
+    def lease(self, worker: str, *, now: float, ttl: float, longest: float | None = None) -> "Task":
+        """Give the task to a worker for ``ttl`` seconds, to be renewed for ``longest`` at most.
 
         Raises:
             IllegalTransitionError: it is not waiting for one.
         """
         if self.state is not TaskState.QUEUED:
             raise IllegalTransitionError(f"task {self.id} is {self.state} and cannot be leased")
-        return replace(
+        leased = replace(
             self, state=TaskState.LEASED, fence=self.fence + 1, worker=worker, expires=now + ttl,
-            outcome=None,
+            heard=False, answers=1, outcome=None,
         )  # fmt: skip
+        return leased.regraced(now=now, ttl=ttl, longest=longest)
+
+    def regraced(self, *, now: float, ttl: float, longest: float | None = None) -> "Task":
+        """Let the terms of a lease begin now: with the lease, and with the clock's restart."""
+        return replace(self, expires=now + ttl, deadline=None if longest is None else now + longest)
+
+    def answered_again(self, *, now: float, ttl: float) -> "Task":
+        """Tell the worker of its lease once more, as it asks for work while it holds some.
+
+        Its answer was lost on the way. But one that has sent a heartbeat had its answer, and one
+        that asks too often cannot be getting as far as that: both have started anew under an old
+        name, and the attempt is over.
+        """
+        if self.heard or self.answers >= MAX_ANSWERS:
+            return self.abandoned(f"{self.worker} started anew", Failure.CRASHED)
+        told = self.renew(self.fence, now=now, ttl=ttl)
+        return replace(told, heard=False, answers=self.answers + 1)
 
     def renew(self, fence: int, *, now: float, ttl: float) -> "Task":
         """Extend a lease to ``ttl`` seconds from now.
@@ -141,15 +203,22 @@ class Task:
         """
         if self.state is not TaskState.LEASED or fence != self.fence:
             raise LeaseLostError(self._lost(fence))
-        return replace(self, expires=now + ttl)
+        expires = now + ttl if self.deadline is None else min(now + ttl, self.deadline)
+        return replace(self, expires=expires, heard=True)
 
     def expire(self, now: float) -> "Task":
         """Take the task back from a worker whose lease has run out; else return it as it is."""
         if self.state is not TaskState.LEASED or self.expires is None or now < self.expires:
             return self
-        return self.abandoned(f"{self.worker} was not heard of until its lease ran out")
+        if self.deadline is not None and now >= self.deadline:
+            return self.abandoned(
+                f"{self.worker} was still at it after the longest time that a task may take",
+                Failure.TIMEOUT,
+            )
+        reason = f"{self.worker} was not heard of until its lease ran out"
+        return self.abandoned(reason, Failure.LOST)
 
-    def abandoned(self, reason: str) -> "Task":
+    def abandoned(self, reason: str, code: Failure, log: str | None = None) -> "Task":
         """Take a leased task back from a worker that is gone; the attempt counts.
 
         Raises:
@@ -157,7 +226,7 @@ class Task:
         """
         if self.state is not TaskState.LEASED:
             raise IllegalTransitionError(f"task {self.id} is {self.state}, and nobody's to lose")
-        return self._again(reason)
+        return self._again(reason, code, log)
 
     def give_back(self, fence: int) -> "Task":
         """Take the task back from a worker that was told to stop; the attempt does not count.
@@ -196,7 +265,10 @@ class Task:
         if self.state is TaskState.FAILED:
             raise LeaseLostError(self._lost(fence))
         if outcome.status == "failed":
-            return replace(self._again(outcome.reason or "no reason given"), outcome=outcome)
+            again = self._again(
+                outcome.reason or "no reason given", outcome.code or Failure.ERROR, outcome.log
+            )
+            return replace(again, outcome=outcome)
         return replace(self, state=TaskState.DONE, worker=None, expires=None, outcome=outcome)
 
     def cancel(self) -> "Task":
@@ -205,10 +277,19 @@ class Task:
             return self
         return replace(self, state=TaskState.CANCELLED, worker=None, expires=None)
 
-    def _again(self, reason: str) -> "Task":
+    def _again(self, reason: str, code: Failure, log: str | None) -> "Task":
         given_up = self.attempts >= MAX_ATTEMPTS
-        state = TaskState.FAILED if given_up else TaskState.QUEUED
-        return replace(self, state=state, worker=None, expires=None, reason=reason)
+        return replace(
+            self,
+            state=TaskState.FAILED if given_up else TaskState.QUEUED,
+            worker=None,
+            expires=None,
+            # One that reports after its lease ran out has been counted.
+            tried=self.tried if self.worker is None else (*self.tried, self.worker),
+            reason=reason,
+            code=code,
+            log=log or self.log,
+        )
 
     def _lost(self, fence: int) -> str:
         return (

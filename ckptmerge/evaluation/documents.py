@@ -9,7 +9,8 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,18 @@ one named after the file: renaming a file must not move its documents between sp
 _SALT = "ckptmerge held-out split 1"
 """Part of every split key. Changing it would show the search what used to be unseen."""
 
+_LINE_LIMIT = 16 * 2**20
+"""Bytes of one document. It is one unit of every statistic: what is longer is a corpus."""
+
+_DOCUMENTS_LIMIT = 1_000_000
+"""Documents of one set; long before that, more of them no longer make an interval smaller."""
+
+_DOMAIN_LIMIT = 200
+"""Characters of a domain's name, which stands in every answer and table."""
+
+_NO_ID = 2**53
+"""JSON carries no larger number everywhere; which ids a model has is known when it is loaded."""
+
 _SEARCH_BELOW = 2**64 // 2
 _CERTIFY_BELOW = 2**64 // 4 * 3
 
@@ -34,8 +47,9 @@ class Document:
     """A text, or token ids, on which models are scored; the unit of every statistic.
 
     Raises:
-        HeldOutSetError: it has neither text nor ids, or both; it is empty; an id is negative; the
-            domain or group is empty; or a text cannot be written as UTF-8.
+        HeldOutSetError: it has neither text nor ids, or both; it is empty; an id is negative or
+            2^53 and above; the domain or group is empty, or the domain longer than 200 characters;
+            or a text cannot be written as UTF-8.
     """
 
     text: str | None = None
@@ -52,10 +66,10 @@ class Document:
             raise HeldOutSetError("a document has 'text' or 'ids', not both; remove one of them")
         if not (self.ids or (self.text and self.text.strip())):
             raise HeldOutSetError("the document is empty; remove it")
-        if self.ids and min(self.ids) < 0:
-            raise HeldOutSetError(f"'ids' holds {min(self.ids)}; token ids are never negative")
+        _require_ids(self.ids or ())
         if not self.domain or self.group == "":
             raise HeldOutSetError("'domain' and 'group' must not be empty; leave them out instead")
+        _require_name(self.domain)
         for value in (self.text, self.domain, self.group):
             _require_unicode(value or "")
 
@@ -123,7 +137,7 @@ class HeldOutSet:
         unique: dict[str, Document] = {}
         for document in self.documents:
             rival = unique.setdefault(document.content, document)
-            if document is not rival and document.digest < rival.digest:
+            if document != rival and document.digest < rival.digest:
                 unique[document.content] = document
         if len(unique) < 2:
             repeated = f" ({len(self.documents)} copies of it)" if len(self.documents) > 1 else ""
@@ -189,8 +203,8 @@ def load_held_out(path: Path | str) -> HeldOutSet:
         raise HeldOutSetError(
             f"{path}: held-out documents are read from .jsonl or .txt, not {path.suffix!r}"
         )
-    text = _read(path)
-    documents = tuple(_parse_lines(path, text) if path.suffix == ".jsonl" else _paragraphs(text))
+    with _reading(path):
+        documents = tuple(_parse_lines(path) if path.suffix == ".jsonl" else _paragraphs(path))
     if not documents:
         raise HeldOutSetError(f"{path} is empty: it holds no document; give at least two")
     return HeldOutSet(documents, source=str(path))
@@ -203,34 +217,55 @@ def write_documents(documents: Iterable[Document], path: Path | str) -> None:
         file.writelines(lines)
 
 
-def _read(path: Path) -> str:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        content = path.read_bytes()
+        yield
     except FileNotFoundError as error:
         raise HeldOutSetError(f"{path}: there is no such file of held-out documents") from error
     except OSError as error:
         raise HeldOutSetError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _paragraphs(path: Path) -> Iterator[Document]:
+    content = path.read_bytes()
     try:
-        return content.decode("utf-8-sig").replace("\r\n", "\n")
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise HeldOutSetError(f"{path}, line {line}: not UTF-8; convert the file") from error
-
-
-def _paragraphs(text: str) -> Iterator[Document]:
+        raise _not_utf8(path, content.count(b"\n", 0, error.start) + 1) from error
     for paragraph in re.split(r"\n\s*\n", text):
         if paragraph.strip():
             yield Document(text=paragraph.strip("\n"))
 
 
-def _parse_lines(path: Path, text: str) -> Iterator[Document]:
-    # Not splitlines(): it also cuts at U+2028 and others, which may stand inside a JSON string.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
+def _parse_lines(path: Path) -> Iterator[Document]:
+    # Only "\n" ends a line: splitlines() also cuts at U+2028, which may stand inside a JSON string.
+    with path.open("rb") as file:
+        for number in range(1, _DOCUMENTS_LIMIT + 1):
+            line = file.readline(_LINE_LIMIT + 1)
+            if not line:
+                return
             try:
-                yield _parse(line)
+                text = _decode(line, "utf-8-sig" if number == 1 else "utf-8")
+                if text.strip():
+                    yield _parse(text)
+            except UnicodeDecodeError as error:
+                raise _not_utf8(path, number) from error
             except HeldOutSetError as error:
                 raise HeldOutSetError(f"{path}, line {number}: {error}") from error
+    raise HeldOutSetError(f"{path} has {_DOCUMENTS_LIMIT:,} lines or more; take a sample of them")
+
+
+def _decode(line: bytes, encoding: str) -> str:
+    if len(line) > _LINE_LIMIT:
+        raise HeldOutSetError(
+            f"it is longer than the {_LINE_LIMIT:,} bytes of a document; split it up"
+        )
+    return line.decode(encoding)
+
+
+def _not_utf8(path: Path, line: int) -> HeldOutSetError:
+    return HeldOutSetError(f"{path}, line {line}: not UTF-8; convert the file")
 
 
 def _parse(line: str) -> Document:
@@ -252,6 +287,21 @@ def _parse(line: str) -> Document:
         domain=DEFAULT_DOMAIN if row.get("domain") is None else row["domain"],
         group=row.get("group"),
     )
+
+
+def _require_ids(ids: Sequence[int]) -> None:
+    for wrong in (min(ids, default=0), max(ids, default=0)):
+        if not 0 <= wrong < _NO_ID:
+            raise HeldOutSetError(
+                f"'ids' holds {str(wrong)[:20]}; token ids are never negative, nor {_NO_ID} or more"
+            )
+
+
+def _require_name(domain: str) -> None:
+    if len(domain) > _DOMAIN_LIMIT:
+        raise HeldOutSetError(
+            f"'domain' is {len(domain):,} characters long; a name has at most {_DOMAIN_LIMIT}"
+        )
 
 
 def _require_unicode(text: str) -> None:

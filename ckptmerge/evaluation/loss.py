@@ -7,8 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ckptmerge.errors import NonFiniteLossError
-from ckptmerge.evaluation.scores import DocumentScores
+from ckptmerge.evaluation.scores import DocumentScores, require_losses
 from ckptmerge.evaluation.tokens import Passage, TokenizedSet
 
 LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**27}
@@ -33,7 +32,7 @@ def document_losses(
     ``reverse`` batches in another order, which changes nothing but the kernels' rounding.
 
     Raises:
-        NonFiniteLossError: a document's loss is NaN or infinite.
+        NonFiniteLossError: a document's loss is NaN, infinite or beyond all measure.
     """
     nats = np.zeros(len(tokenized.documents))
     logits = LOGITS_AT_ONCE.get(device.type, LOGITS_AT_ONCE["cpu"])
@@ -44,18 +43,14 @@ def document_losses(
         np.add.at(nats, [passage.document for passage in batch], losses)
         if on_passages is not None:
             on_passages(len(batch))
-    if not np.isfinite(nats).all():
-        worst = tokenized.documents[int(np.flatnonzero(~np.isfinite(nats))[0])]
-        raise NonFiniteLossError(
-            f"the loss on {int((~np.isfinite(nats)).sum())} of {len(nats)} documents is not "
-            f"finite, first in domain {worst.domain!r}: these weights are no usable model"
-        )
-    return DocumentScores.of(
+    scores = DocumentScores.of(
         tokenized.documents,
         nats=nats,
         bytes=np.array(tokenized.bytes, dtype=np.int64),
         tokens=np.array(tokenized.tokens, dtype=np.int64),
     )
+    require_losses(scores)
+    return scores
 
 
 def _passage_losses(

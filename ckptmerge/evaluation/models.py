@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ckptmerge.errors import ModelLoadError
+from ckptmerge.errors import CkptmergeError, ModelLoadError
+from ckptmerge.evaluation.plausible import require_plausible
 from ckptmerge.evaluation.tokens import CONTEXT_CAP
 
 
@@ -57,12 +58,19 @@ def load_model(
         )
     try:
         with _quiet_transformers():
+            require_plausible(folder)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 str(folder), dtype=dtype, local_files_only=True, trust_remote_code=False,
+                use_safetensors=True,  # else it would look for a pickle beside them
                 output_loading_info=True,
             )  # fmt: skip
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise ModelLoadError(f"transformers cannot build the model in {folder}: {error}") from error
+    except CkptmergeError:
+        raise
+    except Exception as error:
+        # What transformers raises on a configuration that makes no sense is of any kind.
+        raise ModelLoadError(
+            f"transformers cannot build the model in {folder}: {type(error).__name__}: {error}"
+        ) from error
     module, info = loaded
     _require_complete(folder, info)
     return LoadedModel(module.to(device).eval(), frozenset(info["unexpected_keys"]))

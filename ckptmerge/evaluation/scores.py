@@ -16,10 +16,18 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ckptmerge.domain.digest import Digest, canonical_json
-from ckptmerge.errors import HeldOutSetError, InvalidInputError
+from ckptmerge.errors import HeldOutSetError, InvalidInputError, NonFiniteLossError
 from ckptmerge.evaluation.documents import Document
 
 _METADATA = "documents"
+
+LARGEST_LOSS = 1e4
+"""Nats a token. A model that knows nothing loses the logarithm of its vocabulary, 10 to 13; one
+that loses a thousand times that is broken, and a surrogate that must reach it sees nothing else."""
+
+_ROUNDING = 1e-3
+"""Nats a token that a loss may lie below zero: what float16 makes of the logarithm of one."""
+
 _HEADER_LENGTH = 8
 """Bytes of the little-endian number before a safetensors header."""
 
@@ -112,6 +120,29 @@ class DocumentScores:
             raise InvalidInputError(
                 f"not a file of per-document scores ({error}); score the documents again"
             ) from error
+
+
+def require_losses(scores: DocumentScores) -> None:
+    """Check that scores are what a model can lose, so that statistics can be made of them.
+
+    Raises:
+        NonFiniteLossError: on some document the loss is NaN, infinite or beyond all measure: the
+            model is broken.
+        InvalidInputError: a loss is below zero, which is no model's.
+    """
+    a_token = scores.nats / scores.tokens
+    broken = ~(np.isfinite(a_token) & (a_token <= LARGEST_LOSS))
+    if broken.any():
+        domain = scores.domains[int(np.flatnonzero(broken)[0])]
+        raise NonFiniteLossError(
+            f"the loss on {int(broken.sum())} of {len(scores)} documents is not finite, or above "
+            f"{LARGEST_LOSS:g} nats a token, first in domain {domain!r}: these weights are no "
+            "usable model"
+        )
+    if (a_token < -_ROUNDING).any():
+        raise InvalidInputError(
+            f"a loss of {a_token.min():.3g} nats a token is below zero, which no probability gives"
+        )
 
 
 def require_same_documents(a: DocumentScores, b: DocumentScores) -> None:

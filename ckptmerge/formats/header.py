@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from ckptmerge.domain.checkpoint import BITS, TensorEntry, TensorSpec
 from ckptmerge.errors import CheckpointFormatError, TruncatedFileError
+from ckptmerge.formats.json_text import outline
 
 HEADER_LIMIT = 10_000_000
 """Longest header accepted by default, in bytes; the largest models need about one megabyte."""
@@ -27,6 +28,9 @@ TENSOR_LIMIT = 100_000
 """Most tensors in one file."""
 
 _METADATA_LIMIT = 1_000_000
+_MEMBERS_LIMIT = 5 * TENSOR_LIMIT  # a name and three fields each, and as many entries of metadata
+_CONTAINERS_LIMIT = 3 * TENSOR_LIMIT + 2  # a tensor is an object with two lists
+_COMMAS_LIMIT = 20 * TENSOR_LIMIT  # between fields, offsets and sixteen dimensions
 _NAME_LIMIT = 512
 _RANK_LIMIT = 16
 _BYTES_LIMIT = 2**48
@@ -34,11 +38,6 @@ _DEPTH_LIMIT = 3
 _METADATA = "__metadata__"
 _KEYS = frozenset({"dtype", "shape", "data_offsets"})
 _NAME = re.compile(r"[A-Za-z0-9_.\-:][A-Za-z0-9_.\-/:]*")
-
-# A whole string; one that never ends runs to the end of the text, so that the scan stays linear.
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
-_ONE_KIND = bytes.maketrans(b"[]", b"{}")
-_NO_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive, as torch.save writes",
@@ -201,7 +200,7 @@ def _parse_json(raw: bytes, file: str) -> dict[str, object]:
     text = raw.rstrip(b" ")
     if text[-1:] != b"}":
         _refuse(file, "its header ends in something other than '}' and spaces")
-    _check_depth(text, file)
+    _check_extent_of_text(text, file)
     try:
         fields = json.loads(
             text.decode(),
@@ -215,16 +214,21 @@ def _parse_json(raw: bytes, file: str) -> dict[str, object]:
     return fields
 
 
-def _check_depth(text: bytes, file: str) -> None:
-    """Refuse deep nesting before a parser recurses into it.
-
-    Of the brackets alone, each pass removes the innermost pairs: as many passes as levels.
-    """
-    brackets = _STRING.sub(b"", text).translate(_ONE_KIND, delete=_NO_BRACKETS)
-    for _ in range(_DEPTH_LIMIT):
-        brackets = brackets.replace(b"{}", b"")
-    if brackets:
+def _check_extent_of_text(text: bytes, file: str) -> None:
+    """Refuse what a parser would recurse into, or make hundreds of megabytes of."""
+    found = outline(text, levels=_DEPTH_LIMIT)
+    if found.nested:
         _refuse(file, f"its header nests more than {_DEPTH_LIMIT} levels deep, or is not closed")
+    if (
+        found.members > _MEMBERS_LIMIT
+        or found.containers > _CONTAINERS_LIMIT
+        or found.commas > _COMMAS_LIMIT
+    ):
+        _refuse(
+            file,
+            f"its header holds {found.members} names, {found.containers} objects and lists and "
+            f"{found.commas} commas; at most {TENSOR_LIMIT} tensors are accepted",
+        )
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -269,7 +273,8 @@ def _check_tensor(name: str, field: object, file: str) -> tuple[TensorSpec, int,
         _refuse(file, f"tensor {name!r} needs exactly dtype, shape and data_offsets")
     dtype, shape, offsets = field["dtype"], field["shape"], field["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS:
-        _refuse(file, f"tensor {name!r} has dtype {str(dtype)[:40]!r}; known are {', '.join(BITS)}")
+        said = dtype if isinstance(dtype, str | int | None) else type(dtype).__name__
+        _refuse(file, f"tensor {name!r} has dtype {str(said)[:40]!r}; known are {', '.join(BITS)}")
     if not _naturals(shape) or len(shape) > _RANK_LIMIT:
         _refuse(file, f"tensor {name!r} needs a shape of at most {_RANK_LIMIT} whole numbers")
     if not _naturals(offsets) or len(offsets) != 2:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,16 +12,52 @@ from pathlib import Path
 from ckptmerge.domain.checkpoint import FileEntry, Manifest, TensorEntry
 from ckptmerge.domain.digest import Digest
 from ckptmerge.errors import CheckpointFormatError
-from ckptmerge.formats.header import parse_header, read_exactly, read_raw_header
+from ckptmerge.formats.header import (
+    HARD_HEADER_LIMIT,
+    TENSOR_LIMIT,
+    parse_header,
+    read_exactly,
+    read_raw_header,
+)
 from ckptmerge.formats.inspection import BLOCK, Inspection
-from ckptmerge.formats.side_files import list_side_files
+from ckptmerge.formats.json_text import outline
+from ckptmerge.formats.side_files import is_side_file, list_side_files
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 _SUFFIX = ".safetensors"
 _INDEX_SUFFIX = ".safetensors.index.json"
+_INDEX_LEVELS = 3
+_INDEX_MEMBERS = 5 * TENSOR_LIMIT
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".distcp", ".gguf", ".h5", ".msgpack")
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a base name is one that a file of a checkpoint can have: weights, index, side file.
+
+    Nothing else is taken in: what is not read is not looked at either, and might be loaded one day.
+    """
+    return is_side_file(name) or (
+        name.endswith((_SUFFIX, _INDEX_SUFFIX)) and not name.startswith(".")
+    )
+
+
+def require_model_files(names: Sequence[str]) -> None:
+    """Check the names of the files that are to make a checkpoint.
+
+    Raises:
+        CheckpointFormatError: one is given twice, or is none of a safetensors checkpoint.
+    """
+    for name in names:
+        if not is_model_file(name):
+            raise CheckpointFormatError(
+                f"{name} is no file of a safetensors checkpoint; leave it out: weights are "
+                "*.safetensors, and beside them are configuration and tokenizer"
+            )
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise CheckpointFormatError(f"{twice[0]} is given twice; name each file once")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +221,7 @@ def _digest_file(path: Path) -> FileEntry:
 
 
 def _read_index(folder: Path, name: str, present: frozenset[str]) -> Mapping[str, str]:
-    try:
-        index = json.loads((folder / name).read_bytes(), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointFormatError(
-            f"{folder / name} is not JSON: {error}; copy it again"
-        ) from error
+    index = _parse_index(folder / name)
     homes = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(homes, dict) or not homes:
         raise CheckpointFormatError(
@@ -204,6 +236,26 @@ def _read_index(folder: Path, name: str, present: frozenset[str]) -> Mapping[str
                 "which is no safetensors file of this folder; copy the missing shard"
             )
     return homes
+
+
+def _parse_index(path: Path) -> object:
+    """Read an index; what it says of sizes is not believed, since the shards say so themselves."""
+    size = path.stat().st_size
+    if size > HARD_HEADER_LIMIT:
+        raise CheckpointFormatError(
+            f"{path} takes {size:,} bytes; of an index at most {HARD_HEADER_LIMIT:,} are read"
+        )
+    content = path.read_bytes()
+    found = outline(content, levels=_INDEX_LEVELS)
+    if found.nested or max(found.members, found.containers) > _INDEX_MEMBERS:
+        raise CheckpointFormatError(
+            f"{path} is no index: it nests more than {_INDEX_LEVELS} levels deep, is not closed, "
+            f"or names more than {_INDEX_MEMBERS:,} tensors"
+        )
+    try:
+        return json.loads(content, object_pairs_hook=_unique)
+    except ValueError as error:
+        raise CheckpointFormatError(f"{path} is not JSON: {error}; copy it again") from error
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

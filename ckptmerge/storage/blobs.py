@@ -59,7 +59,10 @@ class BlobWriter(Protocol):
 class BlobReader(Protocol):
     """An open blob; a context manager. Reading goes on unharmed if the blob is deleted."""
 
-    size: int
+    @property
+    def size(self) -> int:
+        """How many bytes the blob has."""
+        ...
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -92,15 +95,35 @@ class BlobStore(Protocol):
         """Return the blob's size in bytes, or None where there is no such blob."""
         ...
 
-    def writer(self, *, size: int | None = None, expected: Digest | None = None) -> BlobWriter:
+    def is_own(self, digest: Digest) -> bool:
+        """Say whether the blob's bytes are in this store's own keeping.
+
+        Those of a file that was taken in place are not: whoever wants them kept must send them.
+        """
+        ...
+
+    def take_in_place(self, path: Path) -> tuple[Digest, int]:
+        """Let a file be a blob where it lies; return its digest and its size in bytes.
+
+        The blob is there for as long as the file is what it was; deleting it leaves the file.
+
+        Raises:
+            CheckpointFormatError: it is not a regular file, or was written to meanwhile.
+        """
+        ...
+
+    def writer(
+        self, *, size: int | None = None, expected: Digest | None = None, beside: int = 0
+    ) -> BlobWriter:
         """Begin a new blob.
 
         Args:
-            size: How many bytes are going to come, where known.
+            size: How many bytes are going to come, where known; room for them is kept.
             expected: Their digest, where known.
+            beside: How many bytes others have been promised room for.
 
         Raises:
-            OutOfSpaceError: the disk cannot hold ``size`` bytes beside its reserve.
+            OutOfSpaceError: the disk cannot hold ``size`` bytes beside all that and its reserve.
         """
         ...
 

@@ -14,9 +14,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from threading import Lock
+from threading import Lock, RLock
 from types import TracebackType
 from uuid import uuid4
+from weakref import WeakSet
 
 from ckptmerge.domain.digest import Digest
 from ckptmerge.errors import (
@@ -27,11 +28,15 @@ from ckptmerge.errors import (
     TruncatedFileError,
 )
 from ckptmerge.formats.claim import ClaimedFolder
-from ckptmerge.storage.durable import FULL, make_folder, sync_folder
+from ckptmerge.storage.durable import disk_error, make_folder, sync_folder
 from ckptmerge.storage.folder_partials import FolderPartials
+from ckptmerge.storage.in_place import InPlaceNotes, read_in_place
 
 RESERVE = 2**30
 """Bytes that are left free: the database beside the blobs must be able to grow."""
+
+IN_PLACE = "in-place"
+"""Folder of the notes of files that lie elsewhere."""
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 
@@ -51,29 +56,53 @@ class FolderBlobStore:
         make_folder(self._blobs)
         self._durable = self._sync_folders()
         self._naming = Lock()
+        self._promising = RLock()
+        self._writers: WeakSet[FolderWriter] = WeakSet()
         self._incoming = ClaimedFolder(self._root, ".incoming-")
         self.partials = FolderPartials(
             self._root / "partial", publish=self._publish, require_room=self._require_room
         )
         """Bytes that come in pieces; they outlive this process."""
+        self._notes = InPlaceNotes(self._root / IN_PLACE)
 
     def size(self, digest: Digest) -> int | None:
         """Return the blob's size, or None where there is no such blob."""
         try:
             return self._place(digest).stat().st_size
         except FileNotFoundError:
-            return None
+            noted = self._notes.find(digest)
+            return noted.size if noted is not None and noted.is_unchanged() else None
 
-    def writer(self, *, size: int | None = None, expected: Digest | None = None) -> "FolderWriter":
+    def is_own(self, digest: Digest) -> bool:
+        """Say whether the blob's bytes are in this store's own keeping."""
+        return self._place(digest).is_file()
+
+    def take_in_place(self, path: Path) -> tuple[Digest, int]:
+        """Let a file be a blob where it lies; return its digest and size.
+
+        Raises:
+            CheckpointFormatError: it is not a regular file, or was written to meanwhile.
+        """
+        digest, noted = read_in_place(path.absolute())
+        self._notes.add(digest, noted)
+        return digest, noted.size
+
+    def writer(
+        self, *, size: int | None = None, expected: Digest | None = None, beside: int = 0
+    ) -> "FolderWriter":
         """Begin a new blob.
 
         Raises:
-            OutOfSpaceError: the disk cannot hold ``size`` bytes beside its reserve, or is full.
+            OutOfSpaceError: the disk cannot hold ``size`` bytes beside what others were promised
+                and its reserve, or is full.
         """
-        self._require_room(size or 0)
-        return FolderWriter(
-            self._incoming.path / uuid4().hex, self._publish, size=size, expected=expected
-        )
+        with self._promising:
+            self._require_room(size or 0, beside)
+            writer = FolderWriter(
+                self._incoming.path / uuid4().hex, self._publish, size=size, expected=expected
+            )
+            self._writers.add(writer)
+            return writer
 
     def open(self, digest: Digest) -> "FolderReader":
         """Open a blob for reading.
@@ -82,9 +111,12 @@ class FolderBlobStore:
             MissingError: there is no such blob.
         """
         try:
-            return FolderReader(self._place(digest))
+            return FolderReader(os.open(self._place(digest), os.O_RDONLY | os.O_NOFOLLOW))
         except FileNotFoundError as error:
-            raise MissingError(_missing(digest)) from error
+            noted = self._notes.find(digest)
+            if noted is None:
+                raise MissingError(_missing(digest)) from error
+            return FolderReader(noted.open())
 
     def path(self, digest: Digest) -> Path:
         """Return where the blob lies.
@@ -93,13 +125,18 @@ class FolderBlobStore:
             MissingError: there is no such blob.
         """
         place = self._place(digest)
-        if not place.is_file():
+        if place.is_file():
+            return place
+        noted = self._notes.find(digest)
+        if noted is None:
             raise MissingError(_missing(digest))
-        return place
+        os.close(noted.open())
+        return Path(noted.path)
 
     def delete(self, digest: Digest) -> None:
-        """Remove a blob; nothing happens where there is none."""
+        """Remove a blob; nothing happens where there is none, and to a file that lies elsewhere."""
         self._place(digest).unlink(missing_ok=True)
+        self._notes.remove(digest)
 
     def __iter__(self) -> Iterator[Digest]:
         """Name every blob."""
@@ -107,16 +144,22 @@ class FolderBlobStore:
             for file in sorted(folder.iterdir()):
                 if _HEX.fullmatch(file.name):
                     yield Digest(file.name)
+        for digest in self._notes:
+            if not self.is_own(digest) and self.size(digest) is not None:
+                yield digest
 
     def close(self) -> None:
         """Remove what is still being written."""
         self._incoming.remove()
 
-    def _require_room(self, size: int) -> None:
+    def _require_room(self, size: int, beside: int = 0) -> None:
+        with self._promising:
+            promised = beside + sum(writer.missing for writer in self._writers)
         free = shutil.disk_usage(self._root).free
-        if size + self._reserve > free:
+        if size + promised + self._reserve > free:
+            others = f", the {promised:,} that others were promised" if promised else ""
             raise OutOfSpaceError(
-                f"{size:,} bytes and the reserve of {self._reserve:,} do not fit into "
+                f"{size:,} bytes{others} and the reserve of {self._reserve:,} do not fit into "
                 f"{free:,} free bytes of {self._root}; remove checkpoints, or lower the reserve"
             )
 
@@ -180,6 +223,12 @@ class FolderWriter:
         trace: TracebackType | None,
     ) -> None:
         self._end()
+
+    @property
+    def missing(self) -> int:
+        """Bytes that were announced, and need room on the disk when they come."""
+        over = self._descriptor is None
+        return 0 if over or self._size is None else self._size - self.received
 
     def write(self, view: bytes | bytearray | memoryview) -> None:
         """Take the next bytes.
@@ -249,20 +298,20 @@ class FolderWriter:
             self._partial.unlink(missing_ok=True)
 
     def _said(self, error: OSError) -> Exception:
-        if error.errno in FULL:
-            return OutOfSpaceError(
-                f"the disk is full after {self.received:,} bytes, none of which were kept; "
-                "free some space and send them again"
-            )
-        return error
+        return disk_error(
+            error,
+            full=f"the disk is full after {self.received:,} bytes, none of which were kept; "
+            "free some space and send them again",
+            kept=f"none of the {self.received:,} bytes that came were kept",
+        )
 
 
 class FolderReader:
-    """An open blob."""
+    """An open blob, by the descriptor of its file."""
 
-    def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        self.size = os.fstat(self._descriptor).st_size
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.size = os.fstat(descriptor).st_size
 
     def __enter__(self) -> "FolderReader":
         return self

@@ -16,11 +16,10 @@ from ckptmerge.domain.digest import Digest
 from ckptmerge.errors import (
     DigestMismatchError,
     MissingError,
-    OutOfSpaceError,
     TooLargeError,
     TruncatedFileError,
 )
-from ckptmerge.storage.durable import FULL, make_folder, sync_folder
+from ckptmerge.storage.durable import disk_error, make_folder, sync_folder
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
@@ -80,6 +79,9 @@ class FolderPartials:
             raise MissingError(_lost(name)) from error
         try:
             taken = self._cut(descriptor, name, offset)
+        except OSError as error:
+            os.close(descriptor)
+            raise _said(error, offset) from error
         except BaseException:
             os.close(descriptor)
             raise
@@ -246,12 +248,12 @@ class FolderPartial:
 
 def _said(error: OSError, kept: int) -> Exception:
     """Return what to say of an error while bytes beyond the first ``kept`` were written."""
-    if error.errno in FULL:
-        return OutOfSpaceError(
-            f"the disk is full; the first {kept:,} bytes of the upload are kept, free some space "
-            "and go on from there"
-        )
-    return error
+    return disk_error(
+        error,
+        full=f"the disk is full; the first {kept:,} bytes of the upload are kept, free some space "
+        "and go on from there",
+        kept=f"the first {kept:,} bytes of the upload are kept",
+    )
 
 
 def _hash(descriptor: int, size: int) -> "Hash":

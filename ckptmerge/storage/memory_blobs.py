@@ -1,7 +1,9 @@
 """Blobs in memory: for tests, and for what need not outlive its process."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 from ckptmerge.domain.digest import Digest
@@ -11,6 +13,9 @@ from ckptmerge.errors import (
     TooLargeError,
     TruncatedFileError,
 )
+from ckptmerge.storage.blobs import BlobReader
+from ckptmerge.storage.folder import FolderReader
+from ckptmerge.storage.in_place import InPlaceFile, read_in_place
 from ckptmerge.storage.memory_partials import MemoryPartials
 
 
@@ -19,19 +24,40 @@ class MemoryBlobStore:
 
     def __init__(self) -> None:
         self._blobs: dict[Digest, bytes] = {}
+        self._noted: dict[Digest, InPlaceFile] = {}
         self.partials = MemoryPartials(self._blobs.__setitem__)
         """Bytes that come in pieces."""
 
     def size(self, digest: Digest) -> int | None:
         """Return the blob's size, or None where there is no such blob."""
         content = self._blobs.get(digest)
-        return None if content is None else len(content)
+        if content is not None:
+            return len(content)
+        noted = self._noted.get(digest)
+        return noted.size if noted is not None and noted.is_unchanged() else None
 
-    def writer(self, *, size: int | None = None, expected: Digest | None = None) -> "MemoryWriter":
-        """Begin a new blob."""
+    def is_own(self, digest: Digest) -> bool:
+        """Say whether the blob's bytes are in this store's own keeping."""
+        return digest in self._blobs
+
+    def take_in_place(self, path: Path) -> tuple[Digest, int]:
+        """Let a file be a blob where it lies; return its digest and size.
+
+        Raises:
+            CheckpointFormatError: it is not a regular file, or was written to meanwhile.
+        """
+        digest, noted = read_in_place(path.absolute())
+        self._noted[digest] = noted
+        return digest, noted.size
+
+    def writer(
+        self, *, size: int | None = None, expected: Digest | None = None, beside: int = 0
+    ) -> "MemoryWriter":
+        """Begin a new blob; there is room for any."""
+        del beside
         return MemoryWriter(self._blobs, size=size, expected=expected)
 
-    def open(self, digest: Digest) -> "MemoryReader":
+    def open(self, digest: Digest) -> BlobReader:
         """Open a blob for reading.
 
         Raises:
@@ -39,25 +65,36 @@ class MemoryBlobStore:
         """
         content = self._blobs.get(digest)
         if content is None:
-            raise MissingError(_missing(digest))
+            return FolderReader(self._in_place(digest).open())
         return MemoryReader(content)
 
-    def path(self, digest: Digest) -> None:
-        """Say that nobody else can read it.
+    def path(self, digest: Digest) -> Path | None:
+        """Return where a file that was taken in place lies; nobody else can read the others.
 
         Raises:
             MissingError: there is no such blob.
         """
-        if digest not in self._blobs:
-            raise MissingError(_missing(digest))
+        if digest in self._blobs:
+            return None
+        noted = self._in_place(digest)
+        os.close(noted.open())
+        return Path(noted.path)
 
     def delete(self, digest: Digest) -> None:
-        """Remove a blob; nothing happens where there is none."""
+        """Remove a blob; nothing happens where there is none, and to a file that lies elsewhere."""
         self._blobs.pop(digest, None)
+        self._noted.pop(digest, None)
 
     def __iter__(self) -> Iterator[Digest]:
         """Name every blob."""
-        yield from sorted(self._blobs)
+        intact = {digest for digest in self._noted if self.size(digest) is not None}
+        yield from sorted(intact | self._blobs.keys())
+
+    def _in_place(self, digest: Digest) -> InPlaceFile:
+        noted = self._noted.get(digest)
+        if noted is None:
+            raise MissingError(_missing(digest))
+        return noted
 
 
 class MemoryWriter:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
+from ckptmerge.domain.audit_log import Entry
 from ckptmerge.domain.certificate import Certificate, Gain, Score
 from ckptmerge.domain.checkpoint import FileEntry, Manifest
 from ckptmerge.domain.digest import Digest
@@ -17,6 +18,7 @@ from ckptmerge.domain.retention import Retention
 from ckptmerge.domain.run import Run
 from ckptmerge.domain.study import StudySpec, StudyState
 from ckptmerge.domain.task import Task
+from ckptmerge.domain.token import Grant
 from ckptmerge.domain.upload import Upload
 from ckptmerge.domain.weights import MergeWeights
 
@@ -127,6 +129,10 @@ class CheckpointRecord:
     """Whether somebody has said that it stays."""
     removed: float | None = None
     """When its bytes were given up; the record stays, and enters no window."""
+    superseded_by: str | None = None
+    """Id of the checkpoint that has taken its place at its step; what named this one still does."""
+    in_place: bool = False
+    """Whether its weights lie where the trainer wrote them, and not among the blobs."""
     created: float
 
 
@@ -166,6 +172,9 @@ class StudyRecord:
 
     KEY: ClassVar[str] = "id"
     INDEXED: ClassVar[tuple[str, ...]] = ("run", "state")
+    # A verdict's interval need not be bounded, and JSON has no number for that: null, which is
+    # written otherwise, would not read back.
+    __pydantic_config__: ClassVar[dict[str, str]] = {"ser_json_inf_nan": "strings"}
 
     id: str
     run: str
@@ -205,6 +214,8 @@ class TaskRecord:
     """What the outcome's scores come to."""
     reused: bool = False
     """Whether the outcome was there already, from an earlier study; it cost no pass."""
+    announced: bool = False
+    """Whether an event has said that the task was given up."""
     created: float
 
 
@@ -273,6 +284,8 @@ class UploadRecord:
     """Not to be guessed: who knows it may append."""
     state: str
     upload: Upload
+    key: str | None = None
+    """Idempotency-Key of the request that began it."""
     created: float
 
 
@@ -291,6 +304,34 @@ class EventRecord:
     created: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class TokenRecord:
+    """A token that was given out; never its secret."""
+
+    KEY: ClassVar[str] = "id"
+    INDEXED: ClassVar[tuple[str, ...]] = ()
+
+    id: str
+    name: str
+    """Who or what it was made for; of those that are good, one of each name."""
+    grant: Grant
+    used: float | None = None
+    """When it was last used, to the hour."""
+    created: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditRecord:
+    """An entry of the audit log; added, and never changed or deleted."""
+
+    KEY: ClassVar[str] = "id"
+    INDEXED: ClassVar[tuple[str, ...]] = ()
+
+    id: str
+    """The entry's number."""
+    entry: Entry
+
+
 RECORDS: Mapping[str, type[Any]] = {
     "blobs": BlobRecord,
     "held_out_sets": HeldOutRecord,
@@ -303,6 +344,8 @@ RECORDS: Mapping[str, type[Any]] = {
     "tests": AlphaRecord,
     "uploads": UploadRecord,
     "events": EventRecord,
+    "tokens": TokenRecord,
+    "audit": AuditRecord,
 }
 """Every kind by the name of its table."""
 
@@ -310,5 +353,5 @@ TABLES: Mapping[type[Any], str] = {kind: name for name, kind in RECORDS.items()}
 
 R = TypeVar(
     "R", BlobRecord, HeldOutRecord, RunRecord, CheckpointRecord, StudyRecord, TaskRecord,
-    ScoresRecord, ArtifactRecord, AlphaRecord, UploadRecord, EventRecord,
+    ScoresRecord, ArtifactRecord, AlphaRecord, UploadRecord, EventRecord, TokenRecord, AuditRecord,
 )  # fmt: skip

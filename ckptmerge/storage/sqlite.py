@@ -8,26 +8,32 @@ newer: older ones can corrupt a write-ahead log that is checkpointed while it is
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
 from typing import Any
 
-from pydantic import TypeAdapter
-from sqlalchemy import Engine, MetaData, Table, create_engine, event, func, select
+from sqlalchemy import Engine, MetaData, create_engine, event
 from sqlalchemy.engine import Connection
-from sqlalchemy.pool import NullPool
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool, QueuePool
 
-from ckptmerge.errors import InvalidInputError
+from ckptmerge.errors import DiskFailedError, InvalidInputError, OutOfSpaceError
+from ckptmerge.storage.durable import sync_file, sync_folder
 from ckptmerge.storage.migrations.apply import bring_up_to_date
-from ckptmerge.storage.records import TABLES, R
 from ckptmerge.storage.schema import tables
+from ckptmerge.storage.sql import SqlUnit
 
 FIRST_SAFE_VERSION = (3, 51, 3)
+
+_FULL = 13
+"""SQLITE_FULL (https://sqlite.org/rescode.html); the low byte of an extended result code."""
+
+_FAILING = frozenset({10, 14})
+"""SQLITE_IOERR, and SQLITE_CANTOPEN: the log beside the file cannot be made."""
 
 _READ_PRAGMAS = ("busy_timeout = 10000", "query_only = ON", "trusted_schema = OFF")
 _WRITE_PRAGMAS = (
@@ -37,6 +43,10 @@ _WRITE_PRAGMAS = (
     "foreign_keys = ON",
     "trusted_schema = OFF",
 )
+
+
+_READERS: Mapping[str, Any] = {"poolclass": QueuePool, "pool_size": 8, "max_overflow": -1}
+"""Connections for looks are kept: to open one and read the schema takes longer than most looks."""
 
 
 class SqliteStore:
@@ -50,108 +60,68 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         driver = sqlite_driver()
-        self._writing = _engine(path, driver, "IMMEDIATE", _WRITE_PRAGMAS)
-        self._reading = _engine(path, driver, "DEFERRED", _READ_PRAGMAS)
+        path.touch(mode=0o600)  # else it would be for everybody on the machine to read
+        self._writing = _engine(path, driver, "IMMEDIATE", _WRITE_PRAGMAS, {"poolclass": NullPool})
+        self._reading = _engine(path, driver, "DEFERRED", _READ_PRAGMAS, _READERS)
         self._lock = Lock()
-        bring_up_to_date(self._writing, path)
+        bring_up_to_date(self._writing, str(path), set_aside=self._copy_aside)
         self._tables = tables(MetaData())
         self._writer = self._writing.connect()
 
     @contextmanager
-    def read(self) -> Iterator["_SqliteUnit"]:
+    def read(self) -> Iterator[SqlUnit]:
         """Look at the records in one transaction."""
-        with self._reading.connect() as connection, connection.begin():
-            yield _SqliteUnit(connection, self._tables)
+        with self._disk_errors(), self._reading.connect() as connection, connection.begin():
+            yield SqlUnit(connection, self._tables)
 
     @contextmanager
-    def write(self) -> Iterator["_SqliteUnit"]:
+    def write(self) -> Iterator[SqlUnit]:
         """Change records; the commit is on the disk when the block ends."""
-        with self._lock, self._writer.begin():
-            yield _SqliteUnit(self._writer, self._tables)
+        with self._lock, self._disk_errors(), self._writer.begin():
+            yield SqlUnit(self._writer, self._tables)
 
     def close(self) -> None:
         """Close the file; the last connection moves the log into it."""
         with self._lock:
+            self._reading.dispose()
             self._writer.close()
             self._writing.dispose()
-            self._reading.dispose()
 
+    def _copy_aside(self, version: str) -> None:
+        """Copy the database durably, as ``<name>.before-<version>``, before it is upgraded."""
+        copy = self._path.with_name(f"{self._path.name}.before-{version}")
+        partial = copy.with_name(f"{copy.name}.partial")
+        partial.unlink(missing_ok=True)
+        raw = self._writing.raw_connection()
+        try:
+            raw.cursor().execute("VACUUM INTO ?", (str(partial),))
+        finally:
+            raw.close()
+        sync_file(partial)
+        partial.rename(copy)
+        sync_folder(copy.parent)
 
-class _SqliteUnit:
-    def __init__(self, connection: Connection, known: dict[str, Table]) -> None:
-        self._connection = connection
-        self._known = known
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        """Say it where the disk is full or fails; SQLite has undone the transaction then.
 
-    def get(self, kind: type[R], key: str) -> R | None:
-        table = self._known[TABLES[kind]]
-        body = self._connection.execute(
-            select(table.c.body).where(table.c.key == key)
-        ).scalar_one_or_none()
-        return None if body is None else _codec(kind).validate_json(body)
-
-    def find(
-        self,
-        kind: type[R],
-        /,
-        *,
-        after: str | None = None,
-        limit: int | None = None,
-        newest_first: bool = False,
-        **equal: str | int,
-    ) -> list[R]:
-        table = self._known[TABLES[kind]]
-        order = table.c.seq.desc() if newest_first else table.c.seq
-        query = select(table.c.body).where(*self._where(kind, equal)).order_by(order).limit(limit)
-        if after is not None:
-            place = select(table.c.seq).where(table.c.key == after).scalar_subquery()
-            query = query.where(table.c.seq < place if newest_first else table.c.seq > place)
-        codec = _codec(kind)
-        return [codec.validate_json(body) for body in self._connection.execute(query).scalars()]
-
-    def count(self, kind: type[R], /, **equal: str | int) -> int:
-        table = self._known[TABLES[kind]]
-        query = select(func.count()).select_from(table).where(*self._where(kind, equal))
-        return self._connection.execute(query).scalar_one()
-
-    def insert(self, record: R) -> R:
-        key = getattr(record, record.KEY)
-        table = self._known[TABLES[type(record)]]
-        if self.count(type(record), **{record.KEY: key}):
-            raise ValueError(f"{type(record).__name__} {key!r} exists")
-        self._connection.execute(table.insert().values(key=key, **_columns(record)))
-        return record
-
-    def update(self, record: R) -> R:
-        key = getattr(record, record.KEY)
-        table = self._known[TABLES[type(record)]]
-        query = table.update().where(table.c.key == key).values(**_columns(record))
-        if self._connection.execute(query).rowcount != 1:
-            raise ValueError(f"{type(record).__name__} {key!r} does not exist")
-        return record
-
-    def delete(self, kind: type[R], key: str) -> None:
-        table = self._known[TABLES[kind]]
-        self._connection.execute(table.delete().where(table.c.key == key))
-
-    def _where(self, kind: type[Any], equal: dict[str, str | int]) -> list[Any]:
-        table = self._known[TABLES[kind]]
-        unknown = equal.keys() - {kind.KEY, *kind.INDEXED}
-        if unknown:
-            raise ValueError(f"{kind.__name__} is not looked up by {sorted(unknown)}")
-        return [
-            (table.c.key if name == kind.KEY else table.c[name]) == value
-            for name, value in equal.items()
-        ]
-
-
-def _columns(record: Any) -> dict[str, Any]:
-    body = _codec(type(record)).dump_json(record).decode()
-    return {"body": body, **{name: getattr(record, name) for name in record.INDEXED}}
-
-
-@cache
-def _codec(kind: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+        A commit whose sync fails is not repeated: the next one writes its own pages over it.
+        """
+        try:
+            yield
+        except DBAPIError as error:
+            code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+            if code == _FULL:
+                raise OutOfSpaceError(
+                    f"the disk of {self._path.name} is full and nothing was recorded; free some "
+                    "space, then try again"
+                ) from error
+            if code in _FAILING:
+                raise DiskFailedError(
+                    f"the disk of {self._path.name} failed ({error.orig}) and nothing was "
+                    "recorded; look at the disk, then try again"
+                ) from error
+            raise
 
 
 def sqlite_driver() -> ModuleType:
@@ -172,11 +142,17 @@ def sqlite_driver() -> ModuleType:
     return dbapi2
 
 
-def _engine(path: Path, driver: ModuleType, begin: str, pragmas: tuple[str, ...]) -> Engine:
+def _engine(
+    path: Path,
+    driver: ModuleType,
+    begin: str,
+    pragmas: tuple[str, ...],
+    pool: Mapping[str, Any],
+) -> Engine:
     engine = create_engine(
         f"sqlite:///{path}",
         module=driver,
-        poolclass=NullPool,
+        **pool,
         connect_args={"check_same_thread": False},
         json_serializer=json.dumps,
     )

@@ -80,6 +80,11 @@ class Store(Protocol):
         """Change records: at the end of the block all changes are durable, or none where it raised.
 
         Writers wait for each other; within the block nobody else writes.
+
+        Raises:
+            OutOfSpaceError: the disk is full; nothing was changed.
+            DiskFailedError: the disk failed; nothing was changed.
+            StoreUnavailableError: the database does not answer; all of it was changed, or nothing.
         """
         ...
 

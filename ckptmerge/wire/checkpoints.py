@@ -23,6 +23,10 @@ class NewCheckpoint(Resource):
     tokens: Annotated[int, Field(ge=0)] | None = None
     files: Annotated[list[FileRef], Field(min_length=1, max_length=10_000)] | None = None
     source: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    in_place: bool = False
+    """Whether the weights of a source stay where they are and are not copied. Their size and time
+    are looked at whenever they are used, and their digest when they are loaded: a file that has
+    changed, or gone, is lost to the run."""
 
 
 class CheckpointResource(Resource):
@@ -46,6 +50,11 @@ class CheckpointResource(Resource):
     """Whether it stays, whatever the run's retention says."""
     removed: str | None = None
     """When its bytes were given up; the same bytes sent again bring it back."""
+    superseded_by: str | None = None
+    """Id of the checkpoint that has taken its place at its step; studies and merges that were made
+    of this one still name it."""
+    in_place: bool = False
+    """Whether its weights lie where the trainer wrote them."""
     parameters: int
     bytes: int
     created: str

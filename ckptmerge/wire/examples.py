@@ -215,6 +215,8 @@ TRIAL: Example = {
     "value": 2.2641,
     "standard_error": 0.0002,
     "reason": None,
+    "code": None,
+    "log": None,
     "worker": "gpu-3/cuda:0",
     "attempts": 1,
     "reused": False,

@@ -9,6 +9,10 @@ from ckptmerge.wire.resource import File, FileRef, Resource, Sha256, shown
 
 TaskKindName = Literal["evaluate", "materialise", "certify"]
 
+FailureName = Literal[
+    "error", "oom", "cuda-oom", "killed", "crashed", "lost", "timeout", "unusable"
+]
+
 
 class LeaseRequest(Resource):
     """A worker asks for work."""
@@ -100,6 +104,10 @@ class Outcome(Resource):
     fence: int
     status: Literal["ok", "infeasible", "failed"]
     reason: Annotated[str, Field(max_length=8192)] | None = None
+    code: FailureName | None = None
+    """What kind of failure the reason describes."""
+    log: Annotated[str, Field(max_length=8192)] | None = None
+    """The last that the worker said before it failed; kept without secrets."""
     scores: Sha256 | None = None
     """Blob of per-document scores."""
     repeated: Sha256 | None = None

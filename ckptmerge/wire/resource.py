@@ -11,8 +11,10 @@ Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 RunName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
 
-FileName = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9_][\w.\-]*$")]
-"""A plain name in a checkpoint's folder: no separators, not hidden."""
+FileName = Annotated[
+    str, Field(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$")
+]
+"""A plain name in a checkpoint's folder: no separators, not hidden, and as long as it looks."""
 
 
 def shown(*worked: Mapping[str, Any], one_of: Sequence[str] = ()) -> ConfigDict:

@@ -42,7 +42,13 @@ class RetentionResource(Resource):
     model_config = shown(
         {
             "run": "olmo-1b",
-            "policy": {"keep_last": 8, "keep_every": 1000, "keep_best": None},
+            "policy": {
+                "keep_last": 8,
+                "keep_every": 1000,
+                "keep_best": None,
+                "ttl": None,
+                "quota": None,
+            },
             "applied": False,
             "goes": [_GOES],
             "stays": [_STAYS],

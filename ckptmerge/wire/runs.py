@@ -1,5 +1,7 @@
 """Runs and held-out sets as JSON."""
 
+from dataclasses import asdict
+
 from pydantic import ConfigDict, Field
 
 from ckptmerge.config.study import ObjectiveSpec, StudySpec
@@ -30,21 +32,19 @@ class RetentionSpec(Resource):
     """Checkpoints whose step it divides stay."""
     keep_best: int | None = Field(default=None, ge=1, le=2**53)
     """So many of the newest promoted merges keep their bytes."""
+    ttl: int | None = Field(default=None, ge=1, le=2**53)
+    """Checkpoints that arrived within so many seconds stay."""
+    quota: int | None = Field(default=None, ge=1, le=2**53)
+    """So many bytes the run may hold: beyond it the oldest go that only a rule keeps."""
 
     @classmethod
     def of(cls, retention: Retention) -> "RetentionSpec":
         """Write a policy as JSON."""
-        return cls(
-            keep_last=retention.keep_last,
-            keep_every=retention.keep_every,
-            keep_best=retention.keep_best,
-        )
+        return cls(**asdict(retention))
 
     def retention(self) -> Retention:
         """Return the policy that this says."""
-        return Retention(
-            keep_last=self.keep_last, keep_every=self.keep_every, keep_best=self.keep_best
-        )
+        return Retention(**self.model_dump())
 
 
 class NewObjectiveSpec(Strict, ObjectiveSpec):

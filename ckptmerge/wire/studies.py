@@ -7,6 +7,7 @@ from pydantic import Field
 from ckptmerge.wire import examples
 from ckptmerge.wire.best import Certificate, Gain, Passes, Score
 from ckptmerge.wire.checkpoints import Step
+from ckptmerge.wire.leases import FailureName
 from ckptmerge.wire.resource import Resource, RunName, shown
 from ckptmerge.wire.runs import NewStudySpec
 
@@ -39,6 +40,11 @@ class TrialResource(Resource):
     standard_error: float | None
     """Of the value, were the same documents scored again."""
     reason: str | None
+    """Why the last attempt came to nothing, or why the candidate is infeasible."""
+    code: FailureName | None = None
+    """The same, in one word for programs."""
+    log: str | None = None
+    """The last that was heard of the worker whose attempt came to nothing."""
     reused: bool
     """Whether an earlier study had measured it already; then it cost no pass."""
     worker: str | None

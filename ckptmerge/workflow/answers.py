@@ -7,6 +7,7 @@ from typing import Literal
 from ckptmerge.config.study import StudySpec as StudyFile
 from ckptmerge.domain.checkpoint import Manifest
 from ckptmerge.domain.study import StudyState
+from ckptmerge.domain.task import Task
 from ckptmerge.errors import MissingError
 from ckptmerge.storage.records import (
     CheckpointRecord,
@@ -47,6 +48,8 @@ def checkpoint_resource(record: CheckpointRecord) -> CheckpointResource:
         missing=list(record.missing),
         pinned=record.pinned,
         removed=None if record.removed is None else timestamp(record.removed),
+        superseded_by=record.superseded_by,
+        in_place=record.in_place,
         parameters=manifest.parameters,
         bytes=manifest.bytes,
         created=timestamp(record.created),
@@ -182,6 +185,13 @@ def verdict_resource(verdict: Verdict) -> VerdictResource:
     )
 
 
+def _why(state: str, task: Task) -> str | None:
+    """Say why a trial came to nothing, or why attempts at it did before it came to something."""
+    if state == "infeasible" and task.outcome is not None:
+        return task.outcome.reason
+    return task.reason
+
+
 def _trial(state: str, record: TaskRecord) -> TrialResource:
     task, seen = record.task, record.observation
     return TrialResource.model_validate(
@@ -192,7 +202,9 @@ def _trial(state: str, record: TaskRecord) -> TrialResource:
             "state": state,
             "value": None if seen is None else seen.value,
             "standard_error": None if seen is None else math.sqrt(seen.variance),
-            "reason": task.reason,
+            "reason": _why(state, task),
+            "code": None if task.code is None else task.code.value,
+            "log": task.log,
             "reused": record.reused,
             "worker": task.worker,
             "attempts": task.attempts,

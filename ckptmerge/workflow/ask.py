@@ -1,5 +1,6 @@
 """3. The next candidate: one of the initial design, else the proposer's, else the end."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -7,7 +8,7 @@ from ckptmerge.domain.baselines import initial_design
 from ckptmerge.domain.study import Study
 from ckptmerge.domain.trial import Trial
 from ckptmerge.domain.weights import MergeWeights
-from ckptmerge.errors import RefusedError
+from ckptmerge.errors import ProposerError, RefusedError
 from ckptmerge.proposal.request import ObservedPoint, Proposal, ProposalRequest
 
 
@@ -31,6 +32,9 @@ class Stop:
 def ask(study: Study, proposer: Proposer) -> tuple[Study, Trial] | Stop:
     """Return the study with its next pending trial, or say that the search is over.
 
+    A proposer that fails ends the search, not the study: what was measured is there, and whether
+    the best of it is any good is decided on other documents.
+
     Raises:
         RefusedError: every candidate of the initial design turned out infeasible.
     """
@@ -40,7 +44,10 @@ def ask(study: Study, proposer: Proposer) -> tuple[Study, Trial] | Stop:
             return _with_trial(study, weights, name)
     if not study.observed:
         raise RefusedError("no candidate gave a finite loss: there is nothing to search from")
-    proposal = proposer(proposal_request(study))
+    try:
+        proposal = proposer(proposal_request(study))
+    except ProposerError as error:
+        return Stop(min(study.observed, key=_value).index, f"the search could not go on: {error}")
     if study.passes >= study.spec.budget:
         return Stop(_winner(study, proposal), f"the budget of {study.spec.budget} passes is spent")
     if proposal.stop is not None:
@@ -76,6 +83,10 @@ def proposal_request(study: Study) -> ProposalRequest:
         seed=study.spec.seed,
         index=len(study.trials),
     )
+
+
+def _value(trial: Trial) -> float:
+    return math.inf if trial.observation is None else trial.observation.value
 
 
 def _winner(study: Study, proposal: Proposal) -> int:

@@ -53,7 +53,8 @@ def best_of(snapshot: Snapshot, run: RunRecord) -> wire.Best | None:
 def _newest(snapshot: Snapshot, run: RunRecord) -> wire.Best | None:
     """Answer with the newest checkpoint, of a run that has promoted nothing yet."""
     found = snapshot.find(CheckpointRecord, run=run.name, newest_first=True)
-    usable = [c for c in found if c.attempt == run.attempt and not c.missing and c.removed is None]
+    standing = [c for c in found if c.attempt == run.attempt and c.superseded_by is None]
+    usable = [c for c in standing if not c.missing and c.removed is None]
     if not usable:
         return None
     newest = max(usable, key=lambda checkpoint: checkpoint.step)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ckptmerge.domain.checkpoint import FileEntry, Manifest
+from ckptmerge.errors import InvalidInputError
 from ckptmerge.formats.manifest import read_manifest
 from ckptmerge.storage.blobs import BlobStore
 
@@ -16,7 +17,8 @@ _COPIED_AT_ONCE = 1 << 20
 def laid_out(blobs: BlobStore, files: Sequence[FileEntry]) -> Iterator[Path]:
     """Make a folder in which every file stands under its name, for the length of the block.
 
-    Blobs of this machine are linked to, others copied.
+    Blobs of this machine are linked to, others copied. What is found wrong with the files in the
+    block is said of their names alone.
 
     Raises:
         MissingError: a blob is not there.
@@ -34,7 +36,11 @@ def laid_out(blobs: BlobStore, files: Sequence[FileEntry]) -> Iterator[Path]:
                 _copy(blobs, file, place)
             else:
                 place.symlink_to(source)
-        yield folder
+        try:
+            yield folder
+        except InvalidInputError as error:
+            # Whoever sent the files knows their names, and nothing of this folder.
+            raise type(error)(str(error).replace(f"{folder}/", "")) from error
 
 
 def manifest_of_blobs(blobs: BlobStore, files: Sequence[FileEntry]) -> Manifest:

@@ -28,7 +28,9 @@ class Collected:
     bytes: int
 
 
-def collect(store: Store, blobs: BlobStore, *, now: float, grace: float) -> Collected:
+def collect(
+    store: Store, blobs: BlobStore, *, now: float, grace: float, urgent: bool = False
+) -> Collected:
     """Delete every blob that nobody's record names and that has been on record for long enough.
 
     Looking is done on a snapshot, so nobody waits for it. A blob is deleted within a unit of its
@@ -42,13 +44,17 @@ def collect(store: Store, blobs: BlobStore, *, now: float, grace: float) -> Coll
         now: Seconds since 1970.
         grace: Seconds that a blob stays after it was last put on record: uploads come before the
             checkpoint that names them.
+        urgent: Whether the disk is nearly full: then what retention has let go has no grace.
     """
     with store.read() as snapshot:
         named = named_blobs(snapshot)
+        at_once = _given_up(snapshot) if urgent else frozenset[str]()
         found = [
             row
             for row in every(snapshot, BlobRecord)
-            if row.created + grace <= now and not row.lasting and row.hex not in named
+            if (row.created + grace <= now or row.hex in at_once)
+            and not row.lasting
+            and row.hex not in named
         ]
     freed: list[int] = []
     for row in found:
@@ -70,6 +76,13 @@ def named_blobs(snapshot: Snapshot, *, without: Collection[str] = ()) -> set[str
     """
     files = _files(snapshot, frozenset(without))
     return {file.digest.hex for file in files} | set(_of_going_studies(snapshot))
+
+
+def _given_up(snapshot: Snapshot) -> frozenset[str]:
+    """Return, in hexadecimal, the files of checkpoints and merges whose bytes were let go."""
+    records = (*every(snapshot, CheckpointRecord), *every(snapshot, ArtifactRecord))
+    gone = (record.manifest.files for record in records if record.removed is not None)
+    return frozenset(file.digest.hex for files in gone for file in files)
 
 
 def _files(snapshot: Snapshot, without: frozenset[str]) -> Iterator[FileEntry]:

@@ -9,12 +9,19 @@ from dataclasses import dataclass, replace
 from ckptmerge.domain.baselines import NEWEST, midpoint
 from ckptmerge.domain.observation import Split
 from ckptmerge.domain.study import Study, StudyState
-from ckptmerge.domain.task import Order, TaskKind
+from ckptmerge.domain.task import Order, TaskKind, TaskState
 from ckptmerge.domain.trial import Trial
 from ckptmerge.domain.weights import MergeWeights
-from ckptmerge.errors import CkptmergeError, RefusedError
+from ckptmerge.errors import (
+    CkptmergeError,
+    DiskFailedError,
+    OutOfSpaceError,
+    ProposerError,
+    RefusedError,
+)
 from ckptmerge.evaluation.barrier import require_no_barrier
 from ckptmerge.evaluation.scores import DocumentScores
+from ckptmerge.proposal.request import Proposal, ProposalRequest
 from ckptmerge.storage.blobs import read
 from ckptmerge.storage.records import StudyRecord, TaskRecord
 from ckptmerge.workflow.ask import Proposer, Stop, ask, design_within
@@ -41,20 +48,42 @@ class Conductor:
 
         Raises:
             MissingError: there is no such study.
+            OutOfSpaceError: the disk is full; the study stands where it stood.
+            DiskFailedError: the disk failed; the study stands where it stood.
         """
         with self.desk.store.read() as snapshot:
             stored = load_study(snapshot, key)
         try:
+            if self._announce(stored):
+                return True
             if stored.study.state is StudyState.SEARCHING:
                 return self._tell(stored) or self._search(stored)
             if stored.study.state is StudyState.FROZEN:
                 return self._conclude(stored)
         except WaitingError:
             return True  # more was asked of workers, who must hear of it, or somebody ended it
+        except (OutOfSpaceError, DiskFailedError):
+            raise  # the disk's fault, and no study's: it goes on once the disk does
         except CkptmergeError as error:
             self._end(stored, str(error))
             return True
         return False
+
+    def _announce(self, stored: StoredStudy) -> bool:
+        """Say which tasks were given up since the last time, and what is known of why."""
+        failed = [r for r in stored.tasks if r.state == TaskState.FAILED and not r.announced]
+        if not failed:
+            return False
+        with self.desk.store.write() as unit:
+            self.desk.require_going_on(unit, stored)
+            for record in failed:
+                task = record.task
+                unit.update(replace(record, announced=True))
+                self.desk.emit(
+                    unit, stored, "task-failed", task=task.name, trial=task.trial,
+                    workers=list(task.tried), code=task.code, reason=task.reason, log=task.log,
+                )  # fmt: skip
+        return True
 
     def _conclude(self, stored: StoredStudy) -> bool:
         """Take a frozen study on towards its verdict, once all that was asked for is there."""
@@ -125,7 +154,7 @@ class Conductor:
             designing = any(trial.name is not None for trial in study.pending)
             if designing or len(study.pending) >= max(self.width(), 1):
                 return False
-        step = ask(study, self.propose)
+        step = ask(study, self._proposed)
         if isinstance(step, Stop) and study.pending:
             return False
         if isinstance(step, Stop):
@@ -133,6 +162,21 @@ class Conductor:
         else:
             self._queue(stored, step[1])
         return True
+
+    def _proposed(self, request: ProposalRequest) -> Proposal:
+        """Ask the proposer; whatever goes wrong in it must not keep the study from ending.
+
+        Raises:
+            ProposerError: it failed.
+        """
+        try:
+            return self.propose(request)
+        except (CkptmergeError, OSError):  # the latter is the disk's or the system's fault
+            raise
+        except Exception as error:
+            raise ProposerError(
+                f"the proposer failed ({type(error).__name__}: {error}); this is a bug: report it"
+            ) from error
 
     def _queue(self, stored: StoredStudy, trial: Trial) -> None:
         with self.desk.store.write() as unit:

@@ -102,7 +102,8 @@ def _window(unit: Unit, run: RunRecord, wanted: NewStudy) -> list[CheckpointReco
 
 def _at_steps(snapshot: Snapshot, run: RunRecord, steps: Sequence[int]) -> list[CheckpointRecord]:
     """Return the checkpoints at these steps, of the latest attempt that has all of them."""
-    found = {(c.attempt, c.step): c for c in snapshot.find(CheckpointRecord, run=run.name)}
+    checkpoints = snapshot.find(CheckpointRecord, run=run.name)
+    found = {(c.attempt, c.step): c for c in checkpoints if c.superseded_by is None}
     for attempt in sorted({attempt for attempt, _ in found}, reverse=True):
         if all((attempt, step) in found for step in steps):
             return [found[attempt, step] for step in steps]

@@ -171,6 +171,14 @@ def complete_checkpoints(unit: Unit, run: RunRecord) -> list[CheckpointRecord]:
 
     Those whose bytes were removed are among them: they are counted, and enter no window.
     """
+    return [checkpoint for checkpoint in standing_checkpoints(unit, run) if not checkpoint.missing]
+
+
+def standing_checkpoints(unit: Unit, run: RunRecord) -> list[CheckpointRecord]:
+    """Return the checkpoints of the run's present attempt, in order of training.
+
+    One whose place another has taken is not among them.
+    """
     found = unit.find(CheckpointRecord, run=run.name)
-    complete = [c for c in found if c.attempt == run.attempt and not c.missing]
-    return sorted(complete, key=lambda checkpoint: checkpoint.step)
+    standing = [c for c in found if c.attempt == run.attempt and c.superseded_by is None]
+    return sorted(standing, key=lambda checkpoint: checkpoint.step)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ckptmerge.domain.retention import HeldCheckpoint, HeldMerge, Holdings, Retention, decide_fates
-from ckptmerge.errors import MissingError, RefusedError
+from ckptmerge.errors import RefusedError
 from ckptmerge.storage.records import (
     ArtifactRecord,
     CheckpointRecord,
@@ -18,7 +18,7 @@ from ckptmerge.storage.store import Snapshot, Store, Unit
 from ckptmerge.workflow.cancel import going_on
 from ckptmerge.workflow.collect import named_blobs
 from ckptmerge.workflow.pin import served
-from ckptmerge.workflow.stored import require
+from ckptmerge.workflow.stored import at_step, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,9 @@ class Plan:
     stays: tuple[Item, ...]
 
 
-def plan_retention(snapshot: Snapshot, run: RunRecord, retention: Retention | None = None) -> Plan:
+def plan_retention(
+    snapshot: Snapshot, run: RunRecord, retention: Retention | None = None, *, now: float
+) -> Plan:
     """Say what a run's retention, or another one, would remove now; nothing is changed."""
     policy = run.retention if retention is None else retention
     checkpoints = [c for c in snapshot.find(CheckpointRecord, run=run.name) if c.removed is None]
@@ -56,7 +58,7 @@ def plan_retention(snapshot: Snapshot, run: RunRecord, retention: Retention | No
         attempt=run.attempt,
         # A window ends with every so many-th checkpoint, not with the newest.
         window=run.window.size + run.window.every - 1,
-        checkpoints=tuple(map(_held_checkpoint, checkpoints)),
+        checkpoints=tuple(_held_checkpoint(checkpoint, now) for checkpoint in checkpoints),
         merges=tuple(_held_merge(merge, parents[merge.id]) for merge in merges),
         best=frozenset(filter(None, (run.best, served(run)))),
         needed=_needed(snapshot, run),
@@ -73,23 +75,39 @@ def plan_retention(snapshot: Snapshot, run: RunRecord, retention: Retention | No
     )
 
 
-def retain(store: Store, run: str, *, now: float, new_id: Callable[[str], str]) -> Plan:
+def retain(
+    store: Store,
+    run: str,
+    *,
+    now: float,
+    new_id: Callable[[str], str],
+    on_removal: Callable[[Unit, Plan], None] | None = None,
+) -> Plan:
     """Give up what the run's retention lets go; its bytes are collected once nothing names them.
 
     The records stay: scores, recipes and history are not touched.
+
+    Args:
+        store: Where the run lives.
+        run: Its name.
+        now: Seconds since 1970.
+        new_id: Makes an id.
+        on_removal: Called in the unit in which something goes, with what it is.
 
     Raises:
         MissingError: there is no such run.
     """
     with store.read() as snapshot:
-        plan = plan_retention(snapshot, require(snapshot, RunRecord, run, "run"))
+        plan = plan_retention(snapshot, require(snapshot, RunRecord, run, "run"), now=now)
     if not plan.goes:
         return plan
     with store.write() as unit:
         # Decided anew: a study may have been opened, or a pin set, since the look.
-        plan = plan_retention(unit, require(unit, RunRecord, run, "run"))
+        plan = plan_retention(unit, require(unit, RunRecord, run, "run"), now=now)
         for item in plan.goes:
             _give_up(unit, run, item, now=now, new_id=new_id)
+        if plan.goes and on_removal is not None:
+            on_removal(unit, plan)
     return plan
 
 
@@ -111,10 +129,7 @@ def pin_checkpoint(unit: Unit, run: str, step: int, *, pinned: bool) -> Checkpoi
         MissingError: there is no such checkpoint.
         RefusedError: its bytes are gone, so there is nothing to hold on to.
     """
-    found = unit.find(CheckpointRecord, run=run, step=step)
-    if not found:
-        raise MissingError(f"run {run!r} has no checkpoint at step {step}")
-    record = max(found, key=lambda checkpoint: checkpoint.attempt)
+    record = at_step(unit, run, step)
     if pinned and record.removed is not None:
         raise RefusedError(
             f"the bytes of checkpoint {record.id} were removed; send them again, then pin it"
@@ -135,18 +150,24 @@ def _needed(snapshot: Snapshot, run: RunRecord) -> Mapping[str, str]:
     return needed
 
 
-def _held_checkpoint(record: CheckpointRecord) -> HeldCheckpoint:
+def _held_checkpoint(record: CheckpointRecord, now: float) -> HeldCheckpoint:
     return HeldCheckpoint(
         id=record.id,
         attempt=record.attempt,
         step=record.step,
         complete=not record.missing,
         pinned=record.pinned,
+        superseded=record.superseded_by is not None,
+        age=now - record.created,
+        bytes=_size(record),
     )
 
 
 def _held_merge(record: ArtifactRecord, parents: tuple[str, ...]) -> HeldMerge:
-    return HeldMerge(id=record.id, parents=parents, promoted=record.promoted, pinned=record.pinned)
+    return HeldMerge(
+        id=record.id, parents=parents, promoted=record.promoted, pinned=record.pinned,
+        bytes=_size(record),
+    )  # fmt: skip
 
 
 def _item(
@@ -155,8 +176,11 @@ def _item(
     step: int,
     reason: str,
 ) -> Item:
-    size = sum(file.size for file in record.manifest.files)
-    return Item(id=record.id, kind=kind, step=step, bytes=size, reason=reason)
+    return Item(id=record.id, kind=kind, step=step, bytes=_size(record), reason=reason)
+
+
+def _size(record: CheckpointRecord | ArtifactRecord) -> int:
+    return sum(file.size for file in record.manifest.files)
 
 
 def _record(snapshot: Snapshot, item: Item) -> CheckpointRecord | ArtifactRecord:

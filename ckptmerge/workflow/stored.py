@@ -96,6 +96,19 @@ def load_study(snapshot: Snapshot, key: str) -> StoredStudy:
     )
 
 
+def at_step(snapshot: Snapshot, run: str, step: int) -> CheckpointRecord:
+    """Return the checkpoint that stands at a step, of the latest attempt that has one.
+
+    Raises:
+        MissingError: there is none.
+    """
+    found = snapshot.find(CheckpointRecord, run=run, step=step)
+    standing = [checkpoint for checkpoint in found if checkpoint.superseded_by is None]
+    if not standing:
+        raise MissingError(f"run {run!r} has no checkpoint at step {step}")
+    return max(standing, key=lambda checkpoint: checkpoint.attempt)
+
+
 def as_checkpoint(record: CheckpointRecord) -> Checkpoint:
     """Return the domain's checkpoint; in a service its label is its id."""
     return Checkpoint(

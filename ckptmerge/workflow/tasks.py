@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ckptmerge.domain.task import Order, Outcome, Task, TaskKind, TaskState
+from ckptmerge.domain.task import Failure, Order, Outcome, Task, TaskKind, TaskState
 from ckptmerge.storage.records import StudyRecord, TaskRecord
 from ckptmerge.storage.store import Unit
 from ckptmerge.workflow.known_scores import find_scores, keep_scores
@@ -42,11 +42,14 @@ def lease_task(
     *,
     clock: float,
     ttl: float,
+    longest: float | None = None,
+    alone: bool = True,
 ) -> TaskRecord | None:
     """Give the worker the task that has waited longest, or None while there is none.
 
     A worker does one thing at a time: one that holds a task and asks for another has not heard the
-    answer that gave it this one, and gets it again.
+    answer that gave it this one, and gets it again. Where there are others, what it has failed at
+    comes after what it has not, and the last attempt is theirs.
 
     Args:
         unit: Where tasks live.
@@ -54,14 +57,25 @@ def lease_task(
         kinds: What it can do.
         clock: Now, on the clock of leases.
         ttl: Seconds a lease lasts.
+        longest: Seconds for which it may be renewed; None for ever.
+        alone: Whether there is nobody else who could do what this worker cannot.
     """
     for held in unit.find(TaskRecord, state=TaskState.LEASED):
         if held.task.worker == worker:
-            return save(unit, held, held.task.renew(held.task.fence, now=clock, ttl=ttl))
-    waiting = [r for r in unit.find(TaskRecord, state=TaskState.QUEUED) if r.kind in kinds]
-    if not waiting:
+            told = save(unit, held, held.task.answered_again(now=clock, ttl=ttl))
+            if told.state == TaskState.LEASED:
+                return told
+    waiting = [
+        record
+        for record in unit.find(TaskRecord, state=TaskState.QUEUED)
+        if record.kind in kinds and (alone or not record.task.better_left_by(worker))
+    ]
+    chosen = min(
+        waiting, key=lambda record: not alone and worker in record.task.tried, default=None
+    )
+    if chosen is None:
         return None
-    return save(unit, waiting[0], waiting[0].task.lease(worker, now=clock, ttl=ttl))
+    return save(unit, chosen, chosen.task.lease(worker, now=clock, ttl=ttl, longest=longest))
 
 
 def renew_lease(unit: Unit, key: str, fence: int, *, clock: float, ttl: float) -> TaskRecord:
@@ -100,11 +114,22 @@ def finish_lease(unit: Unit, key: str, fence: int, outcome: Outcome, *, now: flo
     return finished
 
 
-def take_back(unit: Unit, worker: str) -> None:
-    """Take back what a worker holds that is known to be gone, without waiting out its lease."""
-    for record in unit.find(TaskRecord, state=TaskState.LEASED):
-        if record.task.worker == worker:
-            save(unit, record, record.task.abandoned(f"{worker} died"))
+def take_back(
+    unit: Unit, worker: str, *, code: Failure = Failure.CRASHED, log: str | None = None
+) -> list[TaskRecord]:
+    """Take back what a worker held that is known to be gone, without waiting out its lease.
+
+    Args:
+        unit: Where tasks live.
+        worker: Who died.
+        code: How.
+        log: The last that it said.
+    """
+    return [
+        save(unit, record, record.task.abandoned(f"{worker} died", code, log))
+        for record in unit.find(TaskRecord, state=TaskState.LEASED)
+        if record.task.worker == worker
+    ]
 
 
 def reap(unit: Unit, *, clock: float) -> list[TaskRecord]:
@@ -114,13 +139,13 @@ def reap(unit: Unit, *, clock: float) -> list[TaskRecord]:
     return [save(unit, record, task) for record, task in expired if task is not record.task]
 
 
-def regrace(unit: Unit, *, clock: float, ttl: float) -> None:
+def regrace(unit: Unit, *, clock: float, ttl: float, longest: float | None = None) -> None:
     """Give every lease a whole term from now.
 
     After a restart the clock of leases begins anew, and workers could not renew meanwhile.
     """
     for record in unit.find(TaskRecord, state=TaskState.LEASED):
-        save(unit, record, replace(record.task, expires=clock + ttl))
+        save(unit, record, record.task.regraced(now=clock, ttl=ttl, longest=longest))
 
 
 def cancel_tasks(unit: Unit, study: str) -> None:

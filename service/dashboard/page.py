@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ckptmerge.domain.token import Scope
 from ckptmerge.storage.records import RunRecord, StudyRecord
 from ckptmerge.storage.store import Snapshot
 from ckptmerge.wire.best import Best
@@ -15,6 +16,7 @@ from ckptmerge.wire.studies import StudyResource, TrialResource
 from ckptmerge.workflow.answers import run_resource, study_resource, trial_resources
 from ckptmerge.workflow.best import best_of
 from ckptmerge.workflow.stored import load_study
+from service.auth import needs
 from service.dependencies import Service
 
 SHOWN = 50
@@ -39,7 +41,7 @@ class Shown:
     trials: list[TrialResource]
 
 
-@router.get("/")
+@router.get("/", dependencies=[needs(Scope.READ)])
 async def page(service: Service) -> HTMLResponse:
     """Show the newest runs."""
     shown = await service.read(_look)

@@ -38,6 +38,7 @@ from service.operation.stored import (
     Inventory,
     blobs_beneath,
     blobs_of,
+    bytes_of,
     copy_database,
     copy_into,
     hash_of,
@@ -225,30 +226,40 @@ class _Backup:
         return absent
 
     def _take_one(self, name: str, size: int) -> None:
-        source, place = place_of(blobs_of(self.data), name), place_of(self._blobs, name)
+        blobs = blobs_of(self.data)
+        source, place = bytes_of(blobs, name), place_of(self._blobs, name)
         with suppress(FileNotFoundError):
             if place.stat().st_size == size:
                 self.present += 1
                 return
             place.unlink()
-        try:
-            self._link(source, place)
+        # A trainer may write to a file of its own again, and a link would bring that with it.
+        own = source == place_of(blobs, name)
+        if own and self._linked_to(source, place):
             self.linked += 1
+            return
+        with self._store.writer(size=size, expected=Digest(name)) as writer:
+            copy_into(writer, source)
+        self.copied += 1
+
+    def _linked_to(self, source: Path, place: Path) -> bool:
+        """Give a blob a second name in the backup; False where that cannot be done here.
+
+        Raises:
+            DigestMismatchError: its bytes are not those that it stands for.
+        """
+        place.parent.mkdir(exist_ok=True)
+        try:
+            # Linked first: from then on the service can remove its own name, and nothing is lost.
+            place.hardlink_to(source)
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            with self._store.writer(size=size, expected=Digest(name)) as writer:
-                copy_into(writer, source)
-            self.copied += 1
-
-    def _link(self, source: Path, place: Path) -> None:
-        """Give a blob a second name in the backup, if its bytes are those that it stands for."""
-        place.parent.mkdir(exist_ok=True)
-        # Linked first: from then on the service can remove its own name, and nothing is lost.
-        place.hardlink_to(source)
+            return False
         if hash_of(place) != place.name:
             place.unlink()
             raise DigestMismatchError(f"{source} holds other bytes than its name says")
+        return True
 
     def _manifest(self, database: Path, listed: Inventory, now: float) -> BackupManifest:
         spoken_of = {**listed.needed, **listed.loose}

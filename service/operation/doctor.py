@@ -5,6 +5,7 @@ from pathlib import Path
 
 from service.operation.findings import Finding, Verdict
 from service.operation.look_at_data import look_at_data
+from service.operation.look_at_database import look_at_database
 from service.operation.look_at_inputs import look_at_inputs
 from service.operation.look_at_machine import look_at_machine, look_at_torch
 from service.settings import ConfigurationError, Settings, load_settings, require_safe_bind
@@ -32,6 +33,7 @@ def examine(
         return
     yield _bind(settings)
     yield from look_at_data(settings, now)
+    yield from look_at_database(settings.database)
     yield from look_at_inputs(settings)
     yield from look_at_torch(settings.worker_devices)
 

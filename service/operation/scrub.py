@@ -13,14 +13,17 @@ from pathlib import Path
 from ckptmerge.domain.checkpoint import FileEntry
 from ckptmerge.storage.records import ArtifactRecord, CheckpointRecord, HeldOutRecord, RunRecord
 from ckptmerge.storage.store import Snapshot
+from ckptmerge.workflow.audit_log import broken_at
 from ckptmerge.workflow.stored import every
 from service.data_folder import DataFolder
 from service.operation.stored import (
     Inventory,
     blobs_beneath,
     blobs_of,
+    bytes_of,
     hash_of,
     inventory,
+    kept_at,
     place_of,
     records_now,
     require_data_folder,
@@ -55,32 +58,43 @@ class Scrubbed:
     unreferenced: int
     """Blobs that nothing names: uploads of the last day, usually; the service removes them."""
     unreferenced_bytes: int
+    audit_broken_at: int | None
+    """Number of the first entry of the audit log that is not as it was written."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was found to be wrong."""
+        return not self.wrong and self.audit_broken_at is None
 
 
-def scrub(data: Path, *, repair: bool = False) -> Scrubbed:
-    """Read every blob that is on record, and compare it with its digest.
+def scrub(data: Path, *, repair: bool = False, database: str | None = None) -> Scrubbed:
+    """Read every blob that is on record, and compare it with its digest; so the audit log's chain.
 
     Args:
         data: The folder of a service, running or not.
         repair: Whether to move damaged blobs aside, into ``quarantine``; nothing is deleted.
+        database: The PostgreSQL database of its records; None where they are in the folder.
 
     Raises:
         MissingError: ``data`` is not a service's data folder.
+        RefusedError: its records are in another database than this one.
         ConfigurationError: it is to be repaired, and a service runs on it.
     """
-    require_data_folder(data)
+    if database is None:
+        require_data_folder(data)
     if not repair:
-        return _read_all(data)
+        return _read_all(data, database)
     with DataFolder(data):
-        found = _read_all(data)
+        found = _read_all(data, database)
         return _with_damaged_aside(data, found)
 
 
-def _read_all(data: Path) -> Scrubbed:
+def _read_all(data: Path, database: str | None) -> Scrubbed:
     # Looked at before the records: bytes come first and rows second.
     there = set(blobs_beneath(blobs_of(data)))
-    with records_now(data) as snapshot:
+    with records_now(data, database) as snapshot:
         listed = inventory(snapshot)
+        broken = broken_at(snapshot)
     blobs = {**listed.needed, **listed.loose}
     found = {name: _what_is_wrong(data, name) for name in sorted(blobs)}
     wrong = {name: what for name, what in found.items() if what is not None}
@@ -88,24 +102,25 @@ def _read_all(data: Path) -> Scrubbed:
     return Scrubbed(
         blobs=sum(what != "missing" for what in found.values()),
         bytes=sum(size for name, size in blobs.items() if found[name] != "missing"),
-        wrong=_still_wrong(data, wrong) if wrong else (),
+        wrong=_still_wrong(data, database, wrong) if wrong else (),
         unreferenced=len(unreferenced),
         unreferenced_bytes=sum(_size(data, name) for name in unreferenced),
+        audit_broken_at=broken,
     )
 
 
 def _what_is_wrong(data: Path, name: str) -> str | None:
     try:
-        return None if hash_of(place_of(blobs_of(data), name)) == name else "damaged"
+        return None if hash_of(bytes_of(blobs_of(data), name)) == name else "damaged"
     except FileNotFoundError:
         return "missing"
     except OSError:  # a sector that cannot be read, or a link where the file should be
         return "damaged"
 
 
-def _still_wrong(data: Path, wrong: dict[str, str]) -> tuple[Wrong, ...]:
+def _still_wrong(data: Path, database: str | None, wrong: dict[str, str]) -> tuple[Wrong, ...]:
     """Leave out what the service has removed since: it is missing, and nothing needs it."""
-    with records_now(data) as snapshot:
+    with records_now(data, database) as snapshot:
         listed = inventory(snapshot)
         holders = _holders(snapshot, set(wrong))
     return tuple(
@@ -161,12 +176,15 @@ def _with_damaged_aside(data: Path, found: Scrubbed) -> Scrubbed:
 
 
 def _move_aside(data: Path, name: str) -> Path:
-    """Move a blob into quarantine under a name that nothing has there, durably."""
+    """Move a blob into quarantine under a name that nothing has there, durably.
+
+    Of a file that was registered in place only the note is moved; the file is not ours.
+    """
     quarantine = data / QUARANTINE
     quarantine.mkdir(mode=0o700, exist_ok=True)
     names = (name if number == 1 else f"{name}.{number}" for number in count(1))
     aside = next(quarantine / each for each in names if not (quarantine / each).exists())
-    place = place_of(blobs_of(data), name)
+    place = kept_at(blobs_of(data), name)
     place.rename(aside)
     for folder in (quarantine, place.parent, data):
         sync(folder)

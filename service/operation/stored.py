@@ -14,15 +14,21 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ckptmerge.domain.digest import Digest
 from ckptmerge.errors import MissingError, RefusedError
 from ckptmerge.formats.claim import ClaimedFolder
 from ckptmerge.storage.blobs import BlobWriter
+from ckptmerge.storage.folder import IN_PLACE
+from ckptmerge.storage.in_place import InPlaceNotes
+from ckptmerge.storage.postgres import looking_at
+from ckptmerge.storage.postgres_url import without_secrets
 from ckptmerge.storage.records import BlobRecord
 from ckptmerge.storage.sqlite import SqliteStore, sqlite_driver
 from ckptmerge.storage.store import Snapshot
 from ckptmerge.workflow.collect import named_blobs
 from ckptmerge.workflow.stored import every
 from service.data_folder import BLOBS, DATABASE
+from service.database import mark_of, require_match
 
 READ_AT_ONCE = 8 * 2**20
 """Bytes."""
@@ -47,11 +53,19 @@ class Inventory:
 
 
 def require_data_folder(data: Path) -> None:
-    """Check that a folder is one that a service has kept its data in.
+    """Check that a folder is one that a service has kept its data in, its records among it.
 
     Raises:
         MissingError: it holds no database.
+        RefusedError: its records are in PostgreSQL.
     """
+    if mark_of(data) is not None:
+        raise RefusedError(
+            f"the records of {data} are in PostgreSQL, whose own programs copy them: run pg_dump "
+            "first and copy the folder second, since a file is there before the record that names "
+            "it. To have them back, restore the dump, put the folder beside it, and let `ckptmerge "
+            "scrub` say whether retention has removed files between the two"
+        )
     if not (data / DATABASE).is_file():
         raise MissingError(
             f"{data} holds no {DATABASE}; name the folder that `ckptmerge serve --data` was given"
@@ -104,14 +118,24 @@ def records_of(database: Path) -> Iterator[Snapshot]:
 
 
 @contextmanager
-def records_now(data: Path) -> Iterator[Snapshot]:
+def records_now(data: Path, database: str | None = None) -> Iterator[Snapshot]:
     """Look at the records of a data folder as they stand, beside whoever serves it.
+
+    Args:
+        data: The folder.
+        database: The PostgreSQL database of its records; None where they are in the folder.
 
     Raises:
         MissingError: there is no database.
-        RefusedError: the database is damaged, or there is no room to copy it.
+        RefusedError: the database is damaged or another folder's, or there is no room to copy it.
         InvalidInputError: it was written by a newer version of this program.
+        StoreUnavailableError: PostgreSQL does not answer.
     """
+    if database is not None:
+        with looking_at(database) as (identity, snapshot):
+            require_match(data, identity, without_secrets(database))
+            yield snapshot
+        return
     with tempfile.TemporaryDirectory(prefix="ckptmerge-records-") as scratch:
         copy = Path(scratch) / DATABASE
         copy_database(data, copy)
@@ -144,6 +168,27 @@ def blobs_beneath(blobs: Path) -> Iterator[str]:
     for file in (blobs / "sha256").glob("[0-9a-f][0-9a-f]/*"):
         if _HEX.fullmatch(file.name):
             yield file.name
+
+
+def bytes_of(blobs: Path, name: str) -> Path:
+    """Return where a blob's bytes lie: in their place, or where a file was registered in place.
+
+    Raises:
+        FileNotFoundError: nowhere, or the file elsewhere is not what it was.
+    """
+    place = place_of(blobs, name)
+    noted = None if place.exists() else InPlaceNotes(blobs / IN_PLACE).find(Digest(name))
+    if noted is None:
+        return place
+    if not noted.is_unchanged():
+        raise FileNotFoundError(f"{noted.path} is gone, or has changed since it was registered")
+    return Path(noted.path)
+
+
+def kept_at(blobs: Path, name: str) -> Path:
+    """Return what the service itself keeps of a blob: its bytes, or a note of where they lie."""
+    place = place_of(blobs, name)
+    return place if place.exists() else InPlaceNotes(blobs / IN_PLACE).note(Digest(name))
 
 
 def blobs_of(data: Path) -> Path:

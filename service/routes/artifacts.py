@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
+from ckptmerge.domain.token import Scope
 from ckptmerge.errors import MissingError
 from ckptmerge.storage.records import ArtifactRecord
 from ckptmerge.storage.store import Snapshot
@@ -9,6 +10,7 @@ from ckptmerge.wire import examples
 from ckptmerge.wire.resource import FileName
 from ckptmerge.workflow.answers import timestamp
 from ckptmerge.workflow.lineage import recipe_of
+from service.auth import needs
 from service.dependencies import Service
 from service.interface import refusals
 from service.routes.checkpoints import file_response
@@ -22,6 +24,7 @@ _NO_ARTIFACT = "there is no artifact 'a_01JZ', or it was not promoted"
 @router.head(
     "/{artifact}/files/{name}",
     operation_id="head_artifact_file",
+    dependencies=[needs(Scope.READ)],
     response_class=Response,
     responses=described(_NO_ARTIFACT),
     openapi_extra=CONDITIONS,
@@ -29,6 +32,7 @@ _NO_ARTIFACT = "there is no artifact 'a_01JZ', or it was not promoted"
 @router.get(
     "/{artifact}/files/{name}",
     operation_id="get_artifact_file",
+    dependencies=[needs(Scope.READ)],
     response_class=Response,
     responses=sent(_NO_ARTIFACT),
     openapi_extra=RANGES,
@@ -49,6 +53,7 @@ async def get_artifact_file(
 @router.get(
     "/{artifact}/recipe",
     operation_id="get_recipe",
+    dependencies=[needs(Scope.READ)],
     responses={
         200: {"content": {"application/json": {"example": examples.RECIPE}}},
         **refusals({MissingError: _NO_ARTIFACT}),

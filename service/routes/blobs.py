@@ -6,9 +6,12 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response
 
 from ckptmerge.domain.digest import Digest
+from ckptmerge.domain.token import Scope
 from ckptmerge.errors import DigestMismatchError
 from ckptmerge.storage.store import Unit
+from ckptmerge.workflow.begin_upload import still_to_come
 from ckptmerge.workflow.blob_records import put_on_record
+from service.auth import needs
 from service.dependencies import Limits, Service
 from service.downloads import blob_response
 from service.interface import refusals
@@ -35,6 +38,7 @@ _NO_BLOB = f"there is no blob {_DIGEST}"
     "/sha256:{hexadecimal}",
     status_code=201,
     operation_id="put_blob",
+    dependencies=[needs(Scope.CHECKPOINT_WRITE, Scope.TRIAL)],
     response_class=Response,
     openapi_extra={"requestBody": {"required": True, **BYTES}},
     responses={
@@ -49,16 +53,20 @@ async def put_blob(
     digest = Digest(hexadecimal)
 
     def record(unit: Unit) -> bool:
-        if service.blobs.size(digest) is None:
+        if not service.blobs.is_own(digest):
             return False
         put_on_record(unit, service.blobs, digest, now=service.now())
         return True
 
     # Looked at again in the unit: what nothing names can be collected between the two.
-    known = service.blobs.size(digest) is not None and await service.write(record)
+    # A file that was registered in place is not kept: whoever sends its bytes wants them to be.
+    known = service.blobs.is_own(digest) and await service.write(record)
     if not known:
         size = announced(request, at_most=limits.largest_blob)
-        await receive(request, service.blobs, size=size, expected=digest)
+        beside = await service.read(still_to_come)
+        await receive(
+            request, service.blobs, size=size, expected=digest, deadlines=limits, beside=beside
+        )
         await service.write(record)
     location = {"Location": f"/v1/blobs/{digest}"}
     return Response(status_code=200 if known else 201, headers=location)
@@ -67,6 +75,7 @@ async def put_blob(
 @router.get(
     "/sha256:{hexadecimal}",
     operation_id="get_blob",
+    dependencies=[needs(Scope.READ)],
     response_class=Response,
     responses=sent(_NO_BLOB),
     openapi_extra=RANGES,
@@ -85,6 +94,7 @@ async def get_blob(hexadecimal: InPath, request: Request, service: Service) -> R
 @router.head(
     "/sha256:{hexadecimal}",
     operation_id="head_blob",
+    dependencies=[needs(Scope.READ)],
     response_class=Response,
     responses=described(_NO_BLOB),
     openapi_extra=CONDITIONS,

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
+from ckptmerge.domain.token import Scope
 from ckptmerge.storage.records import EventRecord
 from ckptmerge.wire import examples
 from ckptmerge.wire.resource import RunName
 from ckptmerge.wire.studies import EventResource
 from ckptmerge.workflow.answers import event_resource
+from service.auth import needs
 from service.dependencies import Service, State
 
 router = APIRouter(prefix="/v1/events", tags=["events"])
@@ -39,10 +41,14 @@ _SENT = {
 PAUSE = 0.5
 """Seconds between looks for new events."""
 
+_FAREWELL = 10 * PAUSE
+"""Seconds in which a stream ends by itself as the service does; cut off, it would be half one."""
+
 
 @router.get(
     "",
     operation_id="follow_events",
+    dependencies=[needs(Scope.READ)],
     response_class=EventSourceResponse,
     responses={200: {"content": {"text/event-stream": {"schema": _EVENT, "example": _SENT}}}},
 )
@@ -53,7 +59,8 @@ async def follow_events(
     follow: Annotated[bool, Query(description="Go on waiting for new ones.")] = True,
 ) -> EventSourceResponse:
     """Send every event, or those after ``Last-Event-ID``, and then new ones as they happen."""
-    return EventSourceResponse(_events(service, run, last_event_id, follow=follow))
+    events = _events(service, run, last_event_id, follow=follow)
+    return EventSourceResponse(events, shutdown_grace_period=_FAREWELL)
 
 
 async def _events(

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Path, Request, Response
 
 from ckptmerge.domain.checkpoint import FileEntry
 from ckptmerge.domain.observation import Split
+from ckptmerge.domain.token import Scope
 from ckptmerge.errors import HeldOutSetError, MissingError, NameTakenError
 from ckptmerge.evaluation.documents import HeldOutSet, load_held_out
 from ckptmerge.storage.blobs import BlobStore
@@ -14,10 +15,12 @@ from ckptmerge.storage.records import HeldOutRecord
 from ckptmerge.storage.store import Unit
 from ckptmerge.wire.resource import RunName
 from ckptmerge.wire.runs import HeldOutSetResource
+from ckptmerge.workflow.audit_log import record_act
 from ckptmerge.workflow.blob_files import laid_out
 from ckptmerge.workflow.blob_records import put_files_on_record, put_on_record
 from ckptmerge.workflow.stored import require
-from service.dependencies import Limits, Service
+from service.auth import needs
+from service.dependencies import By, Limits, Service
 from service.interface import refusals
 from service.routes.transfers import UPLOAD
 from service.uploads import announced, receive
@@ -43,6 +46,7 @@ _DOCUMENTS = (
     "/{name}",
     status_code=201,
     operation_id="put_held_out_set",
+    dependencies=[needs(Scope.CHECKPOINT_WRITE)],
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -70,15 +74,23 @@ _DOCUMENTS = (
     },
 )
 async def put_held_out_set(
-    name: InPath, request: Request, service: Service, limits: Limits, response: Response
+    name: InPath,
+    request: Request,
+    service: Service,
+    limits: Limits,
+    response: Response,
+    *,
+    by: By,
 ) -> HeldOutSetResource:
     """Upload documents, one JSON object a line; a name keeps its documents for ever."""
     size = announced(request, at_most=limits.largest_held_out)
-    digest = await receive(request, service.blobs, size=size, expected=None)
+    digest = await receive(request, service.blobs, size=size, expected=None, deadlines=limits)
     file = FileEntry(FILE, size, digest)
     await service.write(lambda unit: put_on_record(unit, service.blobs, digest, now=service.now()))
     documents = await service.off_loop(lambda: load_set(service.blobs, file))
     resource = _resource(name, file, documents)  # a set that no split can be made of is refused
+
+    now = service.now()
 
     def change(unit: Unit) -> bool:
         known = unit.get(HeldOutRecord, name)
@@ -89,9 +101,9 @@ async def put_held_out_set(
             )
         if known is None:
             put_files_on_record(unit, service.blobs, [file], now=service.now())
-            unit.insert(
-                HeldOutRecord(name=name, digest=documents.digest, file=file, created=service.now())
-            )
+            unit.insert(HeldOutRecord(name=name, digest=documents.digest, file=file, created=now))
+            what = {"digest": str(documents.digest)}
+            record_act(unit, by, "put-held-out-set", f"held-out-sets/{name}", now=now, **what)
         return known is None
 
     response.status_code = 201 if await service.write(change) else 200
@@ -101,6 +113,7 @@ async def put_held_out_set(
 @router.get(
     "/{name}",
     operation_id="get_held_out_set",
+    dependencies=[needs(Scope.READ)],
     responses=refusals(
         {
             MissingError: "there is no held-out set 'web-and-code'; check the name, and whether "

@@ -1,7 +1,5 @@
 """Leases: how workers come by work, keep it, and hand in what came of it."""
 
-import asyncio
-from contextlib import suppress
 from functools import partial
 from typing import Annotated
 
@@ -10,19 +8,19 @@ from fastapi import APIRouter, Query, Request, Response
 from ckptmerge.domain.checkpoint import FileEntry
 from ckptmerge.domain.digest import Digest
 from ckptmerge.domain.observation import Split
-from ckptmerge.domain.task import Order, TaskKind, TaskState
+from ckptmerge.domain.task import Failure, Order, TaskKind, TaskState
 from ckptmerge.domain.task import Outcome as DomainOutcome
+from ckptmerge.domain.token import Scope
 from ckptmerge.errors import (
     InvalidInputError,
     LeaseLostError,
     MissingError,
     OutcomeConflictError,
 )
-from ckptmerge.evaluation.scores import DocumentScores
-from ckptmerge.storage.blobs import BlobStore, read
 from ckptmerge.storage.records import (
     ArtifactRecord,
     CheckpointRecord,
+    EventRecord,
     HeldOutRecord,
     StudyRecord,
     TaskRecord,
@@ -46,8 +44,12 @@ from ckptmerge.workflow.tasks import (
     lease_task,
     renew_lease,
 )
+from ckptmerge.workflow.vet import require_same_as_others, vet
+from service.auth import needs
 from service.dependencies import Service, State
 from service.interface import Details, refusals
+from service.line import Place
+from service.roster import STRIKES
 
 router = APIRouter(prefix="/v1/leases", tags=["leases"])
 
@@ -63,6 +65,7 @@ _LOST: Details = {
     "",
     status_code=201,
     operation_id="create_lease",
+    dependencies=[needs(Scope.TRIAL)],
     responses={204: {"description": "There is no work."}},
     response_model=LeaseResource,
 )
@@ -71,36 +74,82 @@ async def create_lease(
 ) -> LeaseResource | Response:
     """Ask for work; waits up to ``wait`` seconds for some."""
     deadline = service.clock() + wanted.wait
-    while True:
-        service.workers[wanted.worker] = service.clock()
-        changed = service.changed
-        lease = await service.write(partial(_lease, service=service, wanted=wanted))
+    with service.line.place() as place:
+        service.workers.hear(wanted.worker)
+        while True:
+            lease, more = await service.write(partial(_lease, service=service, wanted=wanted))
+            place.looked(more=more)
+            if lease is not None:
+                return lease
+            if not await _called(place, request, service, wanted.worker, deadline):
+                return Response(status_code=204)
+
+
+async def _called(
+    place: Place, request: Request, service: State, worker: str, deadline: float
+) -> bool:
+    """Wait for the call to look again; whoever waits is heard of meanwhile."""
+    patience, called = service.settings.limits.lease_ttl / 3, False
+    while not called:
         left = deadline - service.clock()
-        if lease is not None:
-            return lease
-        if left <= 0 or service.draining:
-            return Response(status_code=204)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(changed.wait(), left)
+        if service.draining or left <= 0:
+            return False
+        called = await place.called(min(left, patience))
         if await request.is_disconnected():
             # Nobody would hear of the lease, and its task would wait until it runs out.
-            return Response(status_code=204)
+            return False
+        service.workers.hear(worker)
+    return not service.draining
 
 
-def _lease(unit: Unit, *, service: State, wanted: LeaseRequest) -> LeaseResource | None:
+def _lease(
+    unit: Unit, *, service: State, wanted: LeaseRequest
+) -> tuple[LeaseResource | None, bool]:
+    """Lease the first task whose files are there, and say whether others are left for others."""
+    lease = _leased_to(unit, service, wanted)
+    return lease, unit.count(TaskRecord, state=TaskState.QUEUED) > 0
+
+
+def _leased_to(unit: Unit, service: State, wanted: LeaseRequest) -> LeaseResource | None:
     """Lease the first task whose files are there; one whose files are lost fails at once."""
     kinds = [TaskKind(kind) for kind in wanted.kinds]
-    ttl = service.settings.limits.lease_ttl
-    while True:
-        record = lease_task(unit, wanted.worker, kinds, clock=service.clock(), ttl=ttl)
+    limits, alone = service.settings.limits, not service.workers.has_others(wanted.worker)
+    while alone or not service.workers.is_quarantined(wanted.worker):
+        record = lease_task(
+            unit, wanted.worker, kinds, clock=service.clock(), ttl=limits.lease_ttl,
+            longest=limits.longest_task, alone=alone,
+        )  # fmt: skip
         if record is None:
             return None
         try:
-            return _resource(unit, service, record)
+            lease = _resource(unit, service, record)
         except MissingError as error:
             lost = DomainOutcome(status="failed", reason=str(error))
             finish_lease(unit, record.id, record.task.fence, lost, now=service.now())
             service.wake()
+            continue
+        _pardon(unit, service, wanted.worker, record)
+        return lease
+    return None
+
+
+def _pardon(unit: Unit, service: State, worker: str, record: TaskRecord) -> None:
+    """Let a worker out of quarantine that is given work because nobody else is left."""
+    if service.workers.is_quarantined(worker):
+        service.workers.pardon(worker)
+        reason = "nobody else is there, and the study would wait for nothing"
+        _tell(unit, service, record, "quarantine-ended", worker=worker, reason=reason)
+
+
+def _tell(unit: Unit, service: State, record: TaskRecord, kind: str, **data: object) -> None:
+    """Record an event of the study that a task is of."""
+    study = require(unit, StudyRecord, record.study, "study")
+    unit.insert(
+        EventRecord(
+            id=service.new_id("v"), run=study.run, kind=kind, created=service.now(),
+            data={"study": study.id, **data},
+        )
+    )  # fmt: skip
 
 
 def _resource(snapshot: Snapshot, service: State, record: TaskRecord) -> LeaseResource:
@@ -172,7 +221,12 @@ def _documents(service: State, record: HeldOutRecord, split: Split) -> LeasedSet
     )
 
 
-@router.put("/{lease}", operation_id="renew_lease", responses=refusals(_LOST))
+@router.put(
+    "/{lease}",
+    operation_id="renew_lease",
+    dependencies=[needs(Scope.TRIAL)],
+    responses=refusals(_LOST),
+)
 async def renew(lease: str, renewal: Renewal, service: Service) -> Renewed:
     """Keep a lease; renew at a third of its time. ``cancel`` means that nobody wants the work."""
     ttl = service.settings.limits.lease_ttl
@@ -182,8 +236,9 @@ async def renew(lease: str, renewal: Renewal, service: Service) -> Renewed:
         if record.task.state is TaskState.CANCELLED and record.task.fence == renewal.fence:
             return Renewed(expires_in=0.0, directive="cancel")
         held = renew_lease(unit, lease, renewal.fence, clock=service.clock(), ttl=ttl)
-        service.workers[held.task.worker or ""] = service.clock()
-        return Renewed(expires_in=ttl, directive="continue")
+        service.workers.hear(held.task.worker or "")
+        left = max((held.task.expires or 0.0) - service.clock(), 0.0)
+        return Renewed(expires_in=min(left, ttl), directive="continue")
 
     return await service.write(change)
 
@@ -191,6 +246,7 @@ async def renew(lease: str, renewal: Renewal, service: Service) -> Renewed:
 @router.post(
     "/{lease}/outcome",
     operation_id="finish_lease",
+    dependencies=[needs(Scope.TRIAL)],
     responses=refusals(
         {
             **_LOST,
@@ -202,20 +258,67 @@ async def renew(lease: str, renewal: Renewal, service: Service) -> Renewed:
 )
 async def finish(lease: str, outcome: Outcome, service: Service) -> Renewed:
     """Hand in what came of a lease; the same outcome again changes nothing."""
-    found = _domain(outcome)
-    await service.off_loop(lambda: _require_usable(service.blobs, found))
-
-    def take(unit: Unit) -> None:
-        finish_lease(unit, lease, outcome.fence, found, now=service.now())
-        _put_on_record(unit, service, found)
-
-    await service.write(take)
-    service.wake()
+    try:
+        await _taken(service, lease, outcome)
+    except InvalidInputError as error:
+        # No other try of this worker would be better: the attempt is over, and it hears why.
+        unusable = DomainOutcome(status="failed", code=Failure.UNUSABLE, reason=str(error))
+        await service.write(
+            lambda unit: finish_lease(unit, lease, outcome.fence, unusable, now=service.now())
+        )
+        raise
+    finally:
+        service.wake()
+        service.tell_workers()
     return Renewed(expires_in=0.0, directive="continue")
 
 
+async def _taken(service: State, lease: str, outcome: Outcome) -> None:
+    """Take an outcome that can be used, and note who can do what others cannot.
+
+    Raises:
+        InvalidInputError: it cannot be used.
+    """
+    asked = await service.read(lambda snapshot: require(snapshot, TaskRecord, lease, "lease"))
+    given = _domain(service, outcome)
+    found = await service.off_loop(lambda: vet(service.blobs, asked.task, given))
+
+    def take(unit: Unit) -> tuple[TaskRecord, TaskRecord]:
+        before = require(unit, TaskRecord, lease, "lease")
+        require_same_as_others(unit, service.blobs, before.task, found)
+        after = finish_lease(unit, lease, outcome.fence, found, now=service.now())
+        _put_on_record(unit, service, found)
+        return before, after
+
+    before, after = await service.write(take)
+    if after.state == TaskState.DONE and before.state != TaskState.DONE:
+        await _judge_workers(service, before)
+
+
+async def _judge_workers(service: State, done: TaskRecord) -> None:
+    """Note that a task could be done, and put into quarantine who fails at one after the other.
+
+    Args:
+        service: Whose workers they are.
+        done: The task, as it was before its outcome came in.
+    """
+    tried = done.task.tried
+    # Who comes after the lease ran out is the last that tried.
+    worker = done.task.worker or (tried[-1] if tried else None)
+    for fallen in service.workers.done(worker, where_failed=tried):
+        tell = partial(
+            _tell, service=service, record=done, kind="worker-quarantined", worker=fallen,
+            reason=f"failed {STRIKES} tasks in a row that others then did",
+        )  # fmt: skip
+        await service.write(tell)
+
+
 @router.delete(
-    "/{lease}", status_code=204, operation_id="give_back_lease", responses=refusals(_LOST)
+    "/{lease}",
+    status_code=204,
+    operation_id="give_back_lease",
+    dependencies=[needs(Scope.TRIAL)],
+    responses=refusals(_LOST),
 )
 async def give_back(
     lease: str, fence: Annotated[int, Query(ge=1, le=2**53)], service: Service
@@ -225,10 +328,12 @@ async def give_back(
     service.tell_workers()
 
 
-def _domain(outcome: Outcome) -> DomainOutcome:
+def _domain(service: State, outcome: Outcome) -> DomainOutcome:
     return DomainOutcome(
         status=outcome.status,
-        reason=outcome.reason,
+        reason=service.kept_words(outcome.reason),
+        code=None if outcome.code is None else Failure(outcome.code),
+        log=service.kept_words(outcome.log),
         scores=None if outcome.scores is None else Digest.parse(outcome.scores),
         repeated=None if outcome.repeated is None else Digest.parse(outcome.repeated),
         files=tuple(
@@ -250,18 +355,3 @@ def _put_on_record(unit: Unit, service: State, outcome: DomainOutcome) -> None:
     for digest in (outcome.scores, outcome.repeated):
         if digest is not None:
             put_on_record(unit, service.blobs, digest, now=service.now(), lasting=True)
-
-
-def _require_usable(blobs: BlobStore, outcome: DomainOutcome) -> None:
-    """Check that an outcome's blobs are there, and that scores are scores.
-
-    Raises:
-        MissingError: a blob was not uploaded.
-        InvalidInputError: the scores cannot be read.
-    """
-    for digest in (outcome.scores, outcome.repeated):
-        if digest is not None:
-            DocumentScores.from_bytes(read(blobs, digest))
-    for file in outcome.files:
-        if blobs.size(file.digest) != file.size:
-            raise MissingError(f"blob {file.digest} ({file.name}) was not uploaded")

@@ -4,11 +4,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
+from ckptmerge.domain.token import Scope
 from ckptmerge.errors import MissingError
 from ckptmerge.storage.records import RunRecord
 from ckptmerge.wire.lineage import ArtifactResource, Lineage
 from ckptmerge.workflow.lineage import artifact_resource, lineage_of_artifact, lineage_of_run
 from ckptmerge.workflow.stored import require
+from service.auth import needs
 from service.dependencies import Service
 from service.interface import refusals
 from service.routes.artifacts import promoted
@@ -25,12 +27,14 @@ _NO_ARTIFACT = refusals({MissingError: "there is no artifact 'a_01JZ', or it was
     "/artifacts/{artifact}",
     tags=["artifacts"],
     operation_id="head_artifact",
+    dependencies=[needs(Scope.READ)],
     responses=_NO_ARTIFACT,
 )
 @router.get(
     "/artifacts/{artifact}",
     tags=["artifacts"],
     operation_id="get_artifact",
+    dependencies=[needs(Scope.READ)],
     responses=_NO_ARTIFACT,
 )
 async def get_artifact(artifact: ArtifactInPath, service: Service) -> ArtifactResource:
@@ -44,12 +48,14 @@ async def get_artifact(artifact: ArtifactInPath, service: Service) -> ArtifactRe
     "/artifacts/{artifact}/lineage",
     tags=["artifacts"],
     operation_id="head_artifact_lineage",
+    dependencies=[needs(Scope.READ)],
     responses=_NO_ARTIFACT,
 )
 @router.get(
     "/artifacts/{artifact}/lineage",
     tags=["artifacts"],
     operation_id="get_artifact_lineage",
+    dependencies=[needs(Scope.READ)],
     responses=_NO_ARTIFACT,
 )
 async def get_artifact_lineage(artifact: ArtifactInPath, service: Service) -> Lineage:
@@ -60,9 +66,19 @@ async def get_artifact_lineage(artifact: ArtifactInPath, service: Service) -> Li
 
 
 @router.head(
-    "/runs/{run}/lineage", tags=["runs"], operation_id="head_run_lineage", responses=MISSING
+    "/runs/{run}/lineage",
+    tags=["runs"],
+    operation_id="head_run_lineage",
+    dependencies=[needs(Scope.READ)],
+    responses=MISSING,
 )
-@router.get("/runs/{run}/lineage", tags=["runs"], operation_id="get_run_lineage", responses=MISSING)
+@router.get(
+    "/runs/{run}/lineage",
+    tags=["runs"],
+    operation_id="get_run_lineage",
+    dependencies=[needs(Scope.READ)],
+    responses=MISSING,
+)
 async def get_run_lineage(run: InPath, service: Service) -> Lineage:
     """Show everything that was ever best of a run, what it was made of, and what followed it."""
     return await service.read(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
+from ckptmerge.domain.token import Scope
 from ckptmerge.errors import InvalidInputError, InvalidWeightsError, MissingError, RefusedError
 from ckptmerge.proposal.belief import PosteriorRequest
 from ckptmerge.wire.posterior import PosteriorResource
@@ -19,6 +20,7 @@ from ckptmerge.workflow.believe import (
     read_candidate,
 )
 from ckptmerge.workflow.stored import StoredStudy, load_study
+from service.auth import needs
 from service.dependencies import Service, State
 from service.interface import refusals
 
@@ -47,8 +49,18 @@ def posterior_router(believe: Believer) -> APIRouter:
     router = APIRouter(prefix="/v1/studies", tags=["studies"])
     beliefs = _Beliefs(believe)
 
-    @router.head("/{study}/posterior", operation_id="head_posterior", responses=_REFUSALS)
-    @router.get("/{study}/posterior", operation_id="get_posterior", responses=_REFUSALS)
+    @router.head(
+        "/{study}/posterior",
+        operation_id="head_posterior",
+        dependencies=[needs(Scope.READ)],
+        responses=_REFUSALS,
+    )
+    @router.get(
+        "/{study}/posterior",
+        operation_id="get_posterior",
+        dependencies=[needs(Scope.READ)],
+        responses=_REFUSALS,
+    )
     async def get_posterior(
         study: Annotated[str, Path(examples=["s_01JZ"])],
         service: Service,

@@ -11,8 +11,16 @@ from ckptmerge.domain.checkpoint import FileEntry
 from ckptmerge.domain.digest import Digest
 from ckptmerge.domain.retention import Retention
 from ckptmerge.domain.run import Era, Run
-from ckptmerge.errors import InvalidInputError, MissingError, NameTakenError
+from ckptmerge.domain.token import Scope
+from ckptmerge.errors import (
+    CheckpointFormatError,
+    InvalidInputError,
+    MissingError,
+    NameTakenError,
+)
+from ckptmerge.formats.side_file_gate import SIDE_FILE_LIMIT, check_side_files
 from ckptmerge.formats.side_files import is_side_file
+from ckptmerge.storage.blobs import BlobStore
 from ckptmerge.storage.records import (
     HeldOutRecord,
     RunRecord,
@@ -23,10 +31,13 @@ from ckptmerge.wire.resource import FileName, Resource, RunName
 from ckptmerge.wire.runs import NewRun, RetentionSpec, RunChange, RunPage, RunResource
 from ckptmerge.workflow.admit import complete
 from ckptmerge.workflow.answers import run_resource
-from ckptmerge.workflow.blob_records import put_files_on_record
+from ckptmerge.workflow.audit_log import record_act
+from ckptmerge.workflow.blob_files import laid_out
+from ckptmerge.workflow.blob_records import put_files_on_record, put_on_record
 from ckptmerge.workflow.change_run import change_run as make_change
 from ckptmerge.workflow.stored import require
-from service.dependencies import Service, State
+from service.auth import needs
+from service.dependencies import By, Service, State
 from service.downloads import lists_tag
 from service.interface import refusals
 from service.routes.transfers import BYTES, UPLOAD
@@ -50,6 +61,7 @@ DEFAULT_SET = "default"
     "",
     status_code=201,
     operation_id="create_run",
+    dependencies=[needs(Scope.CHECKPOINT_WRITE)],
     responses={
         200: {"model": RunResource, "description": "The run is there, with these settings."},
         **refusals(
@@ -63,7 +75,7 @@ DEFAULT_SET = "default"
         ),
     },
 )
-async def create_run(new: NewRun, service: Service, response: Response) -> RunResource:
+async def create_run(new: NewRun, service: Service, by: By, response: Response) -> RunResource:
     """Make a run; the same settings again change nothing."""
 
     def change(unit: Unit) -> tuple[RunResource, bool]:
@@ -73,6 +85,9 @@ async def create_run(new: NewRun, service: Service, response: Response) -> RunRe
             raise NameTakenError(
                 f"run {new.name!r} exists with other settings; GET /v1/runs/{new.name} shows them"
             )
+        if known is None:
+            what = {"held_out": record.held_out}
+            record_act(unit, by, "create-run", f"runs/{new.name}", now=service.now(), **what)
         return run_resource(unit, record), known is None
 
     resource, made = await service.write(change)
@@ -119,7 +134,7 @@ def _same(record: RunRecord, new: NewRun) -> bool:
     )
 
 
-@router.get("", operation_id="list_runs")
+@router.get("", operation_id="list_runs", dependencies=[needs(Scope.READ)])
 async def list_runs(
     service: Service,
     after: RunName | None = None,
@@ -135,7 +150,7 @@ async def list_runs(
     return await service.read(look)
 
 
-@router.get("/{run}", operation_id="get_run", responses=MISSING)
+@router.get("/{run}", operation_id="get_run", dependencies=[needs(Scope.READ)], responses=MISSING)
 async def get_run(run: InPath, service: Service, response: Response) -> RunResource:
     """Describe a run; its ETag is what PATCH may be made to depend on."""
     resource = await service.read(
@@ -148,6 +163,7 @@ async def get_run(run: InPath, service: Service, response: Response) -> RunResou
 @router.patch(
     "/{run}",
     operation_id="change_run",
+    dependencies=[needs(Scope.ADMIN)],
     responses=refusals(
         {
             MissingError: "there is no held-out set 'web-2026'; check the name, and whether this "
@@ -163,6 +179,8 @@ async def change_run(
     change: RunChange,
     service: Service,
     response: Response,
+    *,
+    by: By,
     if_match: Annotated[str | None, Header(description="ETag that the run must have.")] = None,
 ) -> RunResource:
     """Change a run's settings for studies to come; other documents begin a new era.
@@ -179,7 +197,11 @@ async def change_run(
                 f"run {run!r} has changed meanwhile; GET it, and send its ETag as If-Match",
                 {"ETag": tag},
             )
-        return run_resource(unit, _changed(unit, service, record, change))
+        changed = _changed(unit, service, record, change)
+        if changed != record:
+            what = change.model_dump(mode="json", exclude_unset=True)
+            record_act(unit, by, "change-run", f"runs/{run}", now=service.now(), **what)
+        return run_resource(unit, changed)
 
     resource = await service.write(apply)
     service.wake()
@@ -212,6 +234,7 @@ def _changed(unit: Unit, service: State, record: RunRecord, change: RunChange) -
 @router.put(
     "/{run}/files/{name}",
     operation_id="put_run_file",
+    dependencies=[needs(Scope.CHECKPOINT_WRITE)],
     openapi_extra={"requestBody": {"required": True, **BYTES}},
     responses=refusals(
         {
@@ -220,11 +243,13 @@ def _changed(unit: Unit, service: State, record: RunRecord, change: RunChange) -
             "service you mean",
             InvalidInputError: "train.py is no side file of a model; configuration and tokenizer "
             "files are",
+            CheckpointFormatError: "config.json is not an acceptable side file: 'auto_map' names "
+            "code to run, which is never done here; take it out",
         }
     ),
 )
 async def put_run_file(
-    run: InPath, name: FileName, request: Request, service: Service
+    run: InPath, name: FileName, request: Request, service: Service, by: By
 ) -> RunResource:
     """Give a run a side file, for checkpoints that bring none of that name, also those there."""
     if not is_side_file(name):
@@ -232,21 +257,32 @@ async def put_run_file(
             f"{name} is no side file of a model; configuration and tokenizer files are"
         )
     await service.read(lambda snapshot: require(snapshot, RunRecord, run, "run"))
-    size = announced(request, at_most=service.settings.limits.largest_json)
-    digest = await receive(request, service.blobs, size=size, expected=None)
+    limits = service.settings.limits
+    size = announced(request, at_most=SIDE_FILE_LIMIT)
+    digest = await receive(request, service.blobs, size=size, expected=None, deadlines=limits)
+    file = FileEntry(name, size, digest)
+    await service.write(lambda unit: put_on_record(unit, service.blobs, digest, now=service.now()))
+    await service.off_loop(lambda: _check(service.blobs, file))
 
     def change(unit: Unit) -> RunResource:
         record = require(unit, RunRecord, run, "run")
-        others = tuple(file for file in record.files if file.name != name)
-        file = FileEntry(name, size, digest)
+        others = tuple(other for other in record.files if other.name != name)
         put_files_on_record(unit, service.blobs, [file], now=service.now())
         changed = unit.update(replace(record, files=(*others, file)))
+        if file not in record.files:
+            place, what = f"runs/{run}/files/{name}", {"digest": str(digest)}
+            record_act(unit, by, "put-run-file", place, now=service.now(), **what)
         complete(unit, service.blobs, changed, now=service.now(), new_id=service.new_id)
         return run_resource(unit, changed)
 
     resource = await service.write(change)
     service.wake()
     return resource
+
+
+def _check(blobs: BlobStore, file: FileEntry) -> None:
+    with laid_out(blobs, [file]) as folder:
+        check_side_files(folder)
 
 
 def _tag(resource: RunResource) -> str:

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
 
+from ckptmerge.domain.token import Scope
 from ckptmerge.errors import (
     IllegalTransitionError,
     IncompatibleCheckpointsError,
@@ -23,10 +24,12 @@ from ckptmerge.wire.studies import (
     TrialPage,
 )
 from ckptmerge.workflow.answers import study_resource, study_tests, trial_resources
+from ckptmerge.workflow.audit_log import record_act
 from ckptmerge.workflow.cancel import cancel_study
 from ckptmerge.workflow.open_by_hand import open_by_hand
 from ckptmerge.workflow.stored import load_study, require
-from service.dependencies import Service
+from service.auth import needs
+from service.dependencies import By, Service
 from service.interface import Details, refusals
 
 router = APIRouter(prefix="/v1/studies", tags=["studies"])
@@ -42,7 +45,7 @@ _UNDECIDED: Details = {
 }
 
 
-@router.get("", operation_id="list_studies")
+@router.get("", operation_id="list_studies", dependencies=[needs(Scope.READ)])
 async def list_studies(
     service: Service,
     run: RunName | None = None,
@@ -64,6 +67,7 @@ async def list_studies(
     "",
     status_code=201,
     operation_id="open_study",
+    dependencies=[needs(Scope.ADMIN)],
     responses={
         200: {"model": StudyResource, "description": "The same request opened this study before."},
         **refusals(
@@ -81,6 +85,7 @@ async def list_studies(
 async def create_study(
     wanted: NewStudy,
     service: Service,
+    by: By,
     response: Response,
     idempotency_key: Annotated[
         str | None,
@@ -97,6 +102,10 @@ async def create_study(
         opened = open_by_hand(
             unit, wanted, key=idempotency_key, now=service.now(), new_id=service.new_id
         )
+        if opened.new:
+            what = {"run": wanted.run, "checkpoints": list(opened.record.checkpoints)}
+            place = f"studies/{opened.record.id}"
+            record_act(unit, by, "open-study", place, now=service.now(), **what)
         return study_resource(unit, opened.record), opened.new
 
     resource, new = await service.write(change)
@@ -106,7 +115,12 @@ async def create_study(
     return resource
 
 
-@router.get("/{study}", operation_id="get_study", responses=refusals(_MISSING))
+@router.get(
+    "/{study}",
+    operation_id="get_study",
+    dependencies=[needs(Scope.READ)],
+    responses=refusals(_MISSING),
+)
 async def get_study(study: str, service: Service) -> StudyResource:
     """Describe a study."""
     return await service.read(
@@ -114,7 +128,12 @@ async def get_study(study: str, service: Service) -> StudyResource:
     )
 
 
-@router.get("/{study}/trials", operation_id="list_trials", responses=refusals(_MISSING))
+@router.get(
+    "/{study}/trials",
+    operation_id="list_trials",
+    dependencies=[needs(Scope.READ)],
+    responses=refusals(_MISSING),
+)
 async def list_trials(study: str, service: Service) -> TrialPage:
     """List a study's trials in the order in which they were proposed."""
     items = await service.read(lambda snapshot: trial_resources(load_study(snapshot, study)))
@@ -122,9 +141,17 @@ async def list_trials(study: str, service: Service) -> TrialPage:
 
 
 @router.head(
-    "/{study}/certificate", operation_id="head_certificate", responses=refusals(_UNDECIDED)
+    "/{study}/certificate",
+    operation_id="head_certificate",
+    dependencies=[needs(Scope.READ)],
+    responses=refusals(_UNDECIDED),
 )
-@router.get("/{study}/certificate", operation_id="get_certificate", responses=refusals(_UNDECIDED))
+@router.get(
+    "/{study}/certificate",
+    operation_id="get_certificate",
+    dependencies=[needs(Scope.READ)],
+    responses=refusals(_UNDECIDED),
+)
 async def get_certificate(study: str, service: Service) -> StudyTests:
     """Show every test behind a study's verdict, also where nothing was promoted."""
     return await service.read(
@@ -135,6 +162,7 @@ async def get_certificate(study: str, service: Service) -> StudyTests:
 @router.patch(
     "/{study}",
     operation_id="change_study",
+    dependencies=[needs(Scope.ADMIN)],
     responses=refusals(
         {
             **_MISSING,
@@ -142,7 +170,7 @@ async def get_certificate(study: str, service: Service) -> StudyTests:
         }
     ),
 )
-async def change_study(study: str, change: StudyChange, service: Service) -> StudyResource:
+async def change_study(study: str, change: StudyChange, service: Service, by: By) -> StudyResource:
     """Cancel a study: its tasks end, and the best stays as it is."""
 
     def cancel(unit: Unit) -> StudyResource:
@@ -150,6 +178,7 @@ async def change_study(study: str, change: StudyChange, service: Service) -> Stu
             unit, require(unit, StudyRecord, study, "study"), reason=f"{change.state} by hand",
             now=service.now(), new_id=service.new_id,
         )  # fmt: skip
+        record_act(unit, by, "cancel-study", f"studies/{study}", now=service.now(), run=ended.run)
         return study_resource(unit, ended)
 
     ended = await service.write(cancel)

@@ -12,7 +12,7 @@ BYTES: dict[str, Any] = {
 }
 
 UPLOAD: Details = {
-    408: "no more of the body came in 60 s; send it again",
+    408: "no more of the body came in 30 s; send it again",
     411: "say how long the body is (Content-Length)",
     TooLargeError: "a body of 1649267441664 bytes is too large; at most 1099511627776 are taken",
     TruncatedFileError: "1,048,576 of 2,353,960,720 announced bytes came; send them again",

@@ -17,6 +17,7 @@ from fastapi import APIRouter, Header, Path, Request, Response
 from starlette.exceptions import HTTPException
 
 from ckptmerge.domain.digest import Digest
+from ckptmerge.domain.token import Scope
 from ckptmerge.domain.upload import Upload
 from ckptmerge.errors import (
     CkptmergeError,
@@ -31,7 +32,9 @@ from ckptmerge.errors import (
 )
 from ckptmerge.storage.records import UploadRecord
 from ckptmerge.storage.store import Snapshot, Unit
+from ckptmerge.workflow.begin_upload import Begun, begin_upload, still_to_come
 from ckptmerge.workflow.blob_records import put_on_record
+from service.auth import needs
 from service.dependencies import Limits, Service, State
 from service.interface import Details, refusals
 from service.problems import kind_of, problem_response
@@ -50,7 +53,7 @@ Complete = Annotated[
     str, Header(alias="Upload-Complete", pattern=r"^\?[01]$",
                 description="?1 where the upload is complete with this request, ?0 otherwise."),
 ]  # fmt: skip
-Begun = Annotated[
+Nothing = Annotated[
     str, Header(alias="Upload-Complete", pattern=r"^\?0$",
                 description="?0: an upload begins empty, and is appended to."),
 ]  # fmt: skip
@@ -65,6 +68,10 @@ Offset = Annotated[
 ReprDigest = Annotated[
     str, Header(alias="Repr-Digest", pattern="^sha-256=:[A-Za-z0-9+/]{43}=:$",
                 description="SHA-256 of all bytes (RFC 9530), such as sha-256=:…:"),
+]  # fmt: skip
+Key = Annotated[
+    str | None, Header(min_length=1, max_length=255,
+                       description="Sent again with the same digest it begins nothing new."),
 ]  # fmt: skip
 
 _ID = "u_9f2c6a3e5d0b4c1f8a7e6d5c4b3a2f10"
@@ -106,12 +113,14 @@ _PLACE = _says(
     "",
     status_code=201,
     operation_id="create_upload",
+    dependencies=[needs(Scope.CHECKPOINT_WRITE, Scope.TRIAL)],
     response_class=Response,
     responses={
         201: {
             "description": "The upload has begun; append to its Location.",
             **_says(Location="Of the upload.", Upload_Limit="How large and how old it may get."),
         },
+        200: {"description": "It has begun with an earlier request of this Idempotency-Key."},
         **refusals(
             {
                 InvalidInputError: _NOT_EMPTY,
@@ -127,9 +136,10 @@ async def create_upload(
     request: Request,
     service: Service,
     limits: Limits,
-    complete: Begun,
+    complete: Nothing,
     length: Length,
     repr_digest: ReprDigest,
+    idempotency_key: Key = None,
 ) -> Response:
     """Begin an upload in pieces of bytes whose length and digest are known."""
     del complete  # it says ?0
@@ -144,35 +154,23 @@ async def create_upload(
         id=f"u_{secrets.token_hex(16)}",
         state="open",
         upload=Upload(_digest(repr_digest), int(length)),
+        key=idempotency_key,
         created=service.now(),
     )
-
-    def begin(unit: Unit) -> int:
-        going = unit.find(UploadRecord, state="open")
-        if len(going) >= limits.open_uploads:
-            raise HTTPException(
-                429,
-                f"{len(going)} uploads are under way; try again when one of them is done",
-                {"Retry-After": "20"},
-            )
-        unit.insert(record)
-        return sum(known.upload.missing for known in going)
-
-    others = await service.write(begin)
-    try:
-        await service.off_loop(
-            lambda: service.blobs.partials.create(record.id, room=others + int(length))
-        )
-    except BaseException:
-        await _forget(service, record.id)
-        raise
-    return Response(status_code=201, headers={"Location": f"/v1/uploads/{record.id}", **told})
+    # Who asks for it a second time may append to it at once, and then waits until it is there.
+    async with service.turns.taken(record.id):
+        begun = await _begun(service, record, at_most=limits.open_uploads)
+    return Response(
+        status_code=201 if begun.new else 200,
+        headers={"Location": f"/v1/uploads/{begun.record.id}", **told},
+    )
 
 
 @router.head(
     "/{upload_id}",
     status_code=204,
     operation_id="head_upload",
+    dependencies=[needs(Scope.CHECKPOINT_WRITE, Scope.TRIAL)],
     response_class=Response,
     responses={
         204: {"description": "How far the upload has come.", **_PLACE},
@@ -199,6 +197,7 @@ async def head_upload(upload_id: InPath, service: Service, limits: Limits) -> Re
     "/{upload_id}",
     status_code=204,
     operation_id="append_upload",
+    dependencies=[needs(Scope.CHECKPOINT_WRITE, Scope.TRIAL)],
     response_class=Response,
     openapi_extra={
         "requestBody": {
@@ -247,6 +246,7 @@ async def append_upload(
     "/{upload_id}",
     status_code=204,
     operation_id="delete_upload",
+    dependencies=[needs(Scope.CHECKPOINT_WRITE, Scope.TRIAL)],
     response_class=Response,
     responses={
         204: {"description": "The upload is given up, and what had come is removed."},
@@ -259,6 +259,25 @@ async def delete_upload(upload_id: InPath, service: Service) -> Response:
         await service.read(lambda snapshot: _known(snapshot, upload_id, service))
         await _forget(service, upload_id)
     return Response(status_code=204)
+
+
+async def _begun(service: State, record: UploadRecord, *, at_most: int) -> Begun:
+    """Record an upload, and make its file where it is new and the disk has room for it."""
+
+    def begin(unit: Unit) -> tuple[Begun | None, int]:
+        return begin_upload(unit, record, at_most=at_most), still_to_come(unit)
+
+    begun, room = await service.write(begin)
+    if begun is None:
+        said = f"{at_most} uploads are under way; try again when one of them is done"
+        raise HTTPException(429, said, {"Retry-After": "20"})
+    if begun.new:
+        try:
+            await service.off_loop(lambda: service.blobs.partials.create(record.id, room=room))
+        except BaseException:
+            await _forget(service, record.id)
+            raise
+    return begun
 
 
 async def _appended(
@@ -275,7 +294,10 @@ async def _appended(
         record.id, offset=upload.offset, size=upload.length, expected=upload.digest,
     )  # fmt: skip
     try:
-        came = await append(request, opened, size=upload.length, last=last, turn=turn)
+        came = await append(
+            request, opened, size=upload.length, last=last, turn=turn,
+            deadlines=service.settings.limits,
+        )  # fmt: skip
     except (DigestMismatchError, MissingError):
         # State that is lost, or can come to nothing: the upload must not be gone on with.
         await _forget(service, record.id)

@@ -64,15 +64,53 @@ def test_a_file_is_one_idea_that_a_reader_can_hold(path: Path) -> None:
     assert ast.get_docstring(ast.parse(text)), "say in a sentence what the module is"
 
 
-def test_no_pickle_is_ever_loaded_and_no_remote_code_trusted() -> None:
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call):
-                called = ast.unparse(node.func)
-                assert called not in {"torch.load", "pickle.load", "pickle.loads", "eval", "exec"}
-                for keyword in node.keywords:
-                    if keyword.arg == "trust_remote_code":
-                        assert ast.unparse(keyword.value) == "False"
+RUNS_CODE = frozenset(
+    {
+        "torch.load", "torch.hub.load", "torch.jit.load", "eval", "exec", "compile", "__import__",
+        "yaml.load", "yaml.full_load", "yaml.unsafe_load", "yaml.load_all", "os.system", "os.popen",
+    }
+)  # fmt: skip
+LOADERS = frozenset({"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal",
+                     "shelve", "runpy"})  # fmt: skip
+
+
+def code_that_runs_code(source: str) -> list[str]:
+    """Return what in a module could run code that a file brings."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names):
+                found += [name.name for name in names if name.name.split(".")[0] in LOADERS]
+            case ast.ImportFrom(module=str(module), names=names):
+                whole = [f"{module}.{name.name}" for name in names]
+                found += [
+                    name for name in whole if module.split(".")[0] in LOADERS or name in RUNS_CODE
+                ]
+            case ast.Call(func=function, keywords=keywords):
+                found += [name for name in [ast.unparse(function)] if name in RUNS_CODE]
+                for keyword in keywords:
+                    given = f"{keyword.arg}={ast.unparse(keyword.value)}"
+                    if keyword.arg in {"trust_remote_code", "allow_pickle", "shell"}:
+                        found += [given] if given != f"{keyword.arg}=False" else []
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_loads_a_pickle_or_runs_what_a_file_says(path: Path) -> None:
+    assert code_that_runs_code(path.read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle", "from pickle import loads", "import joblib.numpy_pickle",
+        "from torch import load", "torch.load(f)", "torch.load(f, weights_only=True)", "eval(x)",
+        "exec(x)", "yaml.load(f)", "np.load(f, allow_pickle=True)", "M(trust_remote_code=True)",
+        "M(trust_remote_code=trusted)", "subprocess.run(x, shell=True)", "os.system(x)",
+    ],
+)  # fmt: skip
+def test_what_would_run_code_is_seen(code: str) -> None:
+    assert code_that_runs_code(code)
 
 
 def test_every_error_is_in_the_tree_and_says_what_it_is() -> None:

@@ -19,11 +19,11 @@ class Served:
         self.url = service.url
         self.folder = folder
         """On the service's disk, for whatever is to be compared with it."""
-        (self._process,) = service.processes("serve --data")
+        (self.process,) = service.processes("serve --data")
 
     def begin_peak(self) -> int:
         """Forget how much memory the process ever held; return the bytes that it holds now."""
-        Path(f"/proc/{self._process}/clear_refs").write_text(_NEW_PEAK)
+        Path(f"/proc/{self.process}/clear_refs").write_text(_NEW_PEAK)
         return self._memory("VmRSS")
 
     def peak(self) -> int:
@@ -31,10 +31,10 @@ class Served:
         return self._memory("VmHWM")
 
     def _memory(self, field: str) -> int:
-        for line in Path(f"/proc/{self._process}/status").read_text().splitlines():
+        for line in Path(f"/proc/{self.process}/status").read_text().splitlines():
             if line.startswith(f"{field}:"):
                 return int(line.split()[1]) * 1024
-        raise LookupError(f"no {field} in the status of process {self._process}")
+        raise LookupError(f"no {field} in the status of process {self.process}")
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What every blob store must do, wherever it keeps its bytes."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from ckptmerge.domain.digest import Digest
 from ckptmerge.errors import (
+    CheckpointFormatError,
     DigestMismatchError,
     MissingError,
     TooLargeError,
@@ -53,6 +55,75 @@ class TestBlobStore:
         assert store.size(DIGEST) == len(CONTENT)
         assert read(store, DIGEST) == CONTENT
         assert list(store) == [DIGEST]
+
+    def test_a_file_can_be_a_blob_where_it_lies(self, store: BlobStore, tmp_path: Path) -> None:
+        file = tmp_path / "model.safetensors"
+        file.write_bytes(CONTENT)
+        assert store.take_in_place(file) == (DIGEST, len(CONTENT))
+        assert store.size(DIGEST) == len(CONTENT)
+        assert read(store, DIGEST) == CONTENT
+        assert store.path(DIGEST) == file
+        assert list(store) == [DIGEST]
+        assert not store.is_own(DIGEST)
+
+    @pytest.mark.parametrize("change", ["rewritten", "grown", "replaced", "removed"])
+    def test_a_file_elsewhere_is_no_blob_any_more_once_it_changes(
+        self, store: BlobStore, tmp_path: Path, change: str
+    ) -> None:
+        file = tmp_path / "model.safetensors"
+        file.write_bytes(CONTENT)
+        store.take_in_place(file)
+        before = file.stat()
+        if change == "rewritten":
+            file.write_bytes(CONTENT[::-1])
+            os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+        elif change == "grown":
+            file.write_bytes(CONTENT + b"x")
+            os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        elif change == "replaced":
+            other = tmp_path / "other"
+            other.write_bytes(CONTENT)
+            os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+            other.rename(file)
+        else:
+            file.unlink()
+        assert store.size(DIGEST) is None
+        assert list(store) == []
+        for ask in (store.open, store.path):
+            with pytest.raises(MissingError, match="registered in place"):
+                ask(DIGEST)
+
+    def test_a_file_elsewhere_is_never_removed(self, store: BlobStore, tmp_path: Path) -> None:
+        file = tmp_path / "model.safetensors"
+        file.write_bytes(CONTENT)
+        store.take_in_place(file)
+        store.delete(DIGEST)
+        assert store.size(DIGEST) is None
+        assert file.read_bytes() == CONTENT
+
+    def test_bytes_that_are_sent_are_kept_although_they_lie_elsewhere(
+        self, store: BlobStore, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "model.safetensors"
+        file.write_bytes(CONTENT)
+        store.take_in_place(file)
+        with store.writer() as writer:
+            writer.write(CONTENT)
+            writer.commit()
+        file.unlink()
+        assert store.is_own(DIGEST)
+        assert read(store, DIGEST) == CONTENT
+        assert list(store) == [DIGEST]
+
+    def test_only_a_regular_file_is_taken_in_place(self, store: BlobStore, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(CONTENT)
+        (tmp_path / "link").symlink_to(tmp_path / "file")
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(CheckpointFormatError, match="not a regular file"):
+            store.take_in_place(tmp_path / "pipe")
+        with pytest.raises(CheckpointFormatError, match="not a regular file"):
+            store.take_in_place(tmp_path / "link")
+        assert list(store) == []
 
     def test_a_blob_may_be_empty(self, store: BlobStore) -> None:
         with store.writer(size=0) as writer:

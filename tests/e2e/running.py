@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ckptmerge.client.client import Client
@@ -26,8 +26,10 @@ class RunningService:
         workers: int = 1,
         watch: Path | None = None,
         environ: Mapping[str, str] | None = None,
+        command: Sequence[str] = COMMAND,
     ) -> None:
         self.folder = folder
+        self._command = command
         self._environ = environ or {}
         self._held_out = held_out
         self._watch = [] if watch is None else ["--watch", watch]
@@ -50,7 +52,7 @@ class RunningService:
         log = (self.folder / "log").open("ab")
         self._process = subprocess.Popen(
             [
-                *COMMAND, "serve", "--data", self.folder / "data", "--port", str(self._port),
+                *self._command, "serve", "--data", self.folder / "data", "--port", str(self._port),
                 "--held-out", self._held_out, "--workers", str(self._workers),
                 "--ready-file", ready, *self._watch,
             ],
@@ -63,6 +65,12 @@ class RunningService:
         wait_for(ready.exists, 60, lambda: self.log()[-3000:])
         self.url = ready.read_text()
         self._port = int(self.url.rsplit(":", 1)[1])
+
+    @property
+    def process(self) -> int:
+        """The id of the service's main process."""
+        assert self._process is not None, "it has not been started"
+        return self._process.pid
 
     def stop(self) -> int:
         """Ask the service to end, and wait until it has; return its exit code."""

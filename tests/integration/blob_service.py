@@ -1,6 +1,7 @@
 """The routes of blobs as the service has them, over a folder, for tests of what they answer."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ckptmerge.domain.digest import Digest
 from ckptmerge.storage.folder import FolderBlobStore
 from ckptmerge.storage.memory import MemoryStore
 from ckptmerge.storage.records import BlobRecord
+from service.auth import Access
 from service.dependencies import State
 from service.middleware import guard
 from service.problems import answer_with_problems
@@ -33,16 +35,18 @@ HUGE = "9" * 5000
 class Service:
     """The routes of blobs as the service has them, over a folder."""
 
-    def __init__(self, root: Path, **settings: Any) -> None:
+    def __init__(
+        self, root: Path, limits: Mapping[str, Any] | None = None, **settings: Any
+    ) -> None:
         self.blobs = FolderBlobStore(root, reserve=0)
         self.store = MemoryStore()
-        chosen = Settings(limits=Limits(largest_blob=LARGEST), **settings)
+        chosen = Settings(limits=Limits(**{"largest_blob": LARGEST, **(limits or {})}), **settings)
         self.state = State(settings=chosen, store=self.store, blobs=self.blobs, now=lambda: 1.0)
         self.app = FastAPI(title="ckptmerge", version="1", openapi_url=None)
         self.app.state.service = self.state
         self.app.include_router(router)
         answer_with_problems(self.app)
-        guard(self.app, chosen, Metrics())
+        guard(self.app, chosen, Metrics(), Access(chosen.token, now=lambda: 1.0))
         self.client = TestClient(self.app, base_url=OURS)
 
     def incoming(self) -> list[Path]:

@@ -11,7 +11,9 @@ import structlog
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.testclient import TestClient
 
+from ckptmerge.domain.token import Scope
 from ckptmerge.errors import MissingError
+from service.auth import Access, needs
 from service.docs import document
 from service.middleware import guard
 from service.problems import answer_with_problems
@@ -36,26 +38,33 @@ class Shell:
     def app(self) -> FastAPI:
         app = FastAPI(title="ckptmerge", version="1", openapi_url=None)
         router = APIRouter(prefix="/runs")
+        read, write = [needs(Scope.READ)], [needs(Scope.CHECKPOINT_WRITE)]
 
-        @router.get("/{run}", operation_id="get_run", summary="A run")
+        @router.get("/{run}", operation_id="get_run", summary="A run", dependencies=read)
         def one(run: str, limit: int = 10) -> dict[str, int]:
             raise MissingError(f"there is no run {run!r}, {limit}")
 
-        @router.post("/{run}/checkpoints", operation_id="add", summary="<b>Add</b> & keep")
-        @app.put("/v1/blobs/{run}", operation_id="add_blob", summary="A blob")
+        @router.post(
+            "/{run}/checkpoints",
+            operation_id="add",
+            summary="<b>Add</b> & keep",
+            dependencies=write,
+        )
+        @app.put("/v1/blobs/{run}", operation_id="add_blob", summary="A blob", dependencies=write)
         async def add(run: str, request: Request) -> dict[str, str]:
             self.changes.append(b"".join([part async for part in request.stream()]))
             return {"run": run}
 
-        @router.post("/{run}/fail", operation_id="fail", summary="Fail")
+        @router.post("/{run}/fail", operation_id="fail", summary="Fail", dependencies=write)
         async def fail(values: dict[str, int]) -> None:
             raise ValueError(f"a bug {values} \r\nINFO forged line token=hush")
 
         app.include_router(router, prefix="/v1")
         app.include_router(health_router(lambda: self.checks, self.metrics))
-        document(app, token_required=self.settings.token is not None)
+        access = Access(self.settings.token, now=lambda: 0.0)
+        document(app, asks=lambda: access.asks)
         answer_with_problems(app)
-        guard(app, self.settings, self.metrics)
+        guard(app, self.settings, self.metrics, access)
         return app
 
     def client(self, **headers: str) -> TestClient:

@@ -1,7 +1,10 @@
 """Checkpoints that a service cannot take: each is refused with a sentence, and nothing is kept."""
 
+import errno
+import os
+import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -12,57 +15,18 @@ from ckptmerge.domain.digest import Digest
 from ckptmerge.storage.blobs import put
 from ckptmerge.storage.memory import MemoryStore
 from ckptmerge.storage.memory_blobs import MemoryBlobStore
-from ckptmerge.storage.records import CheckpointRecord, HeldOutRecord, RunRecord
+from ckptmerge.storage.records import HeldOutRecord, RunRecord
 from service.app import create_app
 from service.settings import Limits, Settings
+from tests.integration.door import MODEL, RAW, URL, Door, opened, refused
 from tests.integration.whole_service import believe
-from tests.unit.workflow.conducted import World, propose
-
-URL = "/v1/runs/run/checkpoints"
-RAW = {"Content-Type": "application/octet-stream"}
-MODEL = save({"w": np.ones(1000, np.float32)})
-
-
-class Door:
-    """A service with one source root, and a client of it."""
-
-    def __init__(self, folder: Path, world: World) -> None:
-        self.root = folder / "root"
-        self.root.mkdir()
-        self.world = world
-        self.app = create_app(
-            Settings(data=folder, source_roots=(self.root,), limits=Limits(reserve=0)),
-            store=world.store,
-            blob_store=world.blobs,
-            propose=propose,
-            believe=believe,
-        )
-        self.client = TestClient(self.app, base_url="http://127.0.0.1:8117")
-
-    def checkpoint(self, folder: Path) -> Path:
-        folder.mkdir(parents=True)
-        (folder / "model.safetensors").write_bytes(MODEL)
-        (folder / "config.json").write_text("{}")
-        (folder / "tokenizer.json").write_text("{}")
-        return folder
-
-    def known(self) -> list[CheckpointRecord]:
-        return self.world.all(CheckpointRecord)
+from tests.unit.workflow.conducted import propose
 
 
 @pytest.fixture
 def door(tmp_path) -> Iterator[Door]:
-    opened = Door(tmp_path, World())
-    yield opened
-    state = opened.app.state.service
-    state.writer.shutdown()
-    state.readers.shutdown()
-
-
-def refused(answer, status: int, kind: str, saying: str) -> None:
-    problem = answer.json()
-    assert (answer.status_code, problem["type"]) == (status, f"/problems/{kind}"), problem
-    assert saying in problem["detail"]
+    with opened(tmp_path) as door:
+        yield door
 
 
 def test_a_source_beneath_the_root_is_taken(door) -> None:
@@ -86,7 +50,7 @@ def test_a_source_that_leads_out_of_the_root_is_refused(door, tmp_path, way: str
     }[way]
     before = list(door.world.blobs)
     answer = door.client.post(URL, json={"step": 10, "source": source})
-    refused(answer, 403, "source-refused", "--source-root")
+    refused(answer, 403, "source-refused", "link")
     assert door.known() == []
     assert list(door.world.blobs) == before
 
@@ -168,3 +132,102 @@ def test_a_step_that_is_put_is_the_one_of_the_address(door) -> None:
     other = save({"w": np.zeros(1000, np.float32)})
     assert door.client.put(f"{URL}/10", content=MODEL, headers=RAW).status_code == 201
     refused(door.client.put(f"{URL}/10", content=other, headers=RAW), 409, "step-exists", "10")
+
+
+def test_bytes_that_were_wrong_are_superseded(door) -> None:
+    other = save({"w": np.zeros(1000, np.float32)})
+    wrong = door.client.post(f"{URL}?step=10", content=MODEL, headers=RAW).json()
+    answer = door.client.post(f"{URL}?step=10", content=other, headers=RAW)
+    refused(answer, 409, "step-exists", "?supersede=true")
+    right = door.client.post(f"{URL}?step=10&supersede=true", content=other, headers=RAW)
+    assert right.status_code == 201
+    assert door.client.get(f"{URL}/10").json() == right.json()
+    assert door.client.get(f"{URL}/10/files/model.safetensors").content == other
+    listed = {item["id"]: item["superseded_by"] for item in door.client.get(URL).json()["items"]}
+    assert listed == {wrong["id"]: right.json()["id"], right.json()["id"]: None}
+
+
+def test_the_first_checkpoint_can_be_superseded_by_one_of_another_shape(door) -> None:
+    door.client.post(f"{URL}?step=10", content=MODEL, headers=RAW)
+    other = save({"w": np.zeros(7, np.float32)})
+    answer = door.client.post(f"{URL}?step=20", content=other, headers=RAW)
+    refused(answer, 409, "incompatible-checkpoint", "shape [1000] against [7]")
+    right = door.client.post(f"{URL}?step=10&supersede=true", content=other, headers=RAW)
+    assert right.status_code == 201
+    assert door.client.post(f"{URL}?step=20", content=other, headers=RAW).status_code == 201
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+@pytest.mark.parametrize("what", ["link", "pipe"])
+def test_a_source_whose_files_are_links_or_pipes_is_refused(door, name: str, what: str) -> None:
+    source = door.checkpoint(door.root / "step-10")
+    (source / name).unlink()
+    if what == "link":
+        (source / name).symlink_to("/etc/hostname")
+    else:
+        os.mkfifo(source / name)
+    answer = door.client.post(URL, json={"step": 10, "source": str(source)})
+    assert answer.status_code == (403 if what == "link" else 422), answer.json()
+    assert name in answer.json()["detail"]
+    assert list(door.world.blobs) == []
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "nul\0", "x" * 3000, "."])
+def test_a_source_that_no_file_system_can_name_is_refused(door, name: str) -> None:
+    answer = door.client.post(URL, json={"step": 10, "source": f"{door.root}/{name}"})
+    assert answer.status_code in {403, 422}, answer.json()
+
+
+def test_a_manifest_holds_the_files_of_a_checkpoint_and_each_once(door) -> None:
+    digest = str(put(door.world.blobs, MODEL))
+    model = {"name": "model.safetensors", "size": len(MODEL), "digest": digest}
+    for files, saying in (
+        ([model, model], "given twice"),
+        ([model, {**model, "name": "modeling_evil.py"}], "modeling_evil.py is no file"),
+        ([{**model, "name": "pytorch_model.bin"}], "pytorch_model.bin is no file"),
+    ):
+        answer = door.client.post(URL, json={"step": 10, "files": files})
+        refused(answer, 422, "checkpoint-format", saying)
+    for name in ("é.safetensors", "\u4e16" * 255, "a/b.safetensors", "model.safetensors\n"):
+        answer = door.client.post(URL, json={"step": 10, "files": [{**model, "name": name}]})
+        assert answer.status_code == 422, answer.json()
+    assert door.known() == []
+
+
+def test_configuration_that_names_code_is_taken_at_no_door(door) -> None:
+    config = b'{"model_type":"llama","auto_map":{"AutoConfig":"evil.Config"}}'
+    source = door.checkpoint(door.root / "step-10")
+    (source / "config.json").write_bytes(config)
+    files = [
+        {"name": name, "size": len(content), "digest": str(put(door.world.blobs, content))}
+        for name, content in {"model.safetensors": MODEL, "config.json": config}.items()
+    ]
+    for answer in (
+        door.client.put("/v1/runs/run/files/config.json", content=config, headers=RAW),
+        door.client.post(URL, json={"step": 10, "files": files}),
+        door.client.post(URL, json={"step": 10, "source": str(source)}),
+    ):
+        refused(answer, 422, "checkpoint-format", "config.json is not an acceptable side file")
+    assert door.known() == []
+    assert door.client.get("/v1/runs/run").json()["files"] == {}
+
+
+def test_a_refusal_says_nothing_of_the_services_own_folders(door) -> None:
+    digest = str(put(door.world.blobs, b"{}" * 10))
+    files = [{"name": "a.safetensors.index.json", "size": 20, "digest": digest}]
+    answer = door.client.post(URL, json={"step": 10, "files": files})
+    refused(answer, 422, "checkpoint-format", "a.safetensors.index.json")
+    assert "/" not in answer.json()["detail"].replace("and/or", "")
+
+
+def test_a_full_disk_of_temporary_files_is_no_fault_of_the_checkpoint(door, monkeypatch) -> None:
+    def full(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    source = door.checkpoint(door.root / "step-10")
+    with monkeypatch.context() as patched:
+        patched.setattr(tempfile, "mkdtemp", full)
+        answer = door.client.post(URL, json={"step": 10, "source": str(source)})
+    refused(answer, 507, "out-of-space", "TMPDIR")
+    assert door.known() == []
+    assert door.client.post(URL, json={"step": 10, "source": str(source)}).status_code == 201

@@ -1,16 +1,15 @@
 """Blobs sent over HTTP: what good and bad uploads are answered with, and leave behind."""
 
-import asyncio
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from starlette.types import Message
 
 from ckptmerge.domain.digest import Digest
 from ckptmerge.storage.blobs import put, read
+from ckptmerge.storage.folder import FolderWriter
 from service import uploads
 from tests.integration.asgi_client import Client
 from tests.integration.blob_service import (
@@ -110,20 +109,23 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing(
     assert service.holds_nothing()
 
 
-def test_a_client_that_falls_silent_is_not_waited_for_for_ever(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+def test_a_body_that_the_disk_holds_up_is_not_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploads, "SILENCE_SECONDS", 0.05)
-    client = Client(CONTENT[:500], more=True)
-    said = client.receive
+    """Only waiting for the client counts; this one is faster than any, and its disk is not."""
+    impatient = {"slow_seconds": 0.01, "slowest_body": 10**12}
+    service = Service(tmp_path / "blobs", limits=impatient)
+    real = FolderWriter.write
 
-    async def then_silent() -> Message:
-        return await said() if client.said else await asyncio.Event().wait() or {}
+    def slowly(writer: FolderWriter, view: bytearray) -> None:
+        time.sleep(0.02)
+        real(writer, view)
 
-    monkeypatch.setattr(client, "receive", then_silent)
-    assert client.ask(service.app, content_length="1000") == 408
-    assert client.header(b"connection") == b"close"
-    assert service.holds_nothing()
+    monkeypatch.setattr(uploads, "BUFFER", 100)
+    monkeypatch.setattr(FolderWriter, "write", slowly)
+    parts = [CONTENT[start : start + 100] for start in range(0, 1000, 100)]
+    assert Client(*parts).ask(service.app, content_length="1000") == 201
+    service.close()
 
 
 def test_a_disk_that_fills_up_in_the_middle_is_a_problem(

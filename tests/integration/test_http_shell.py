@@ -35,6 +35,11 @@ HOSTS = {  # as which the service is called, and whether it listens then
     "evil.example": False, "evil.example:8117": False, "127.0.0.1.evil.example": False,
     "localhost.evil.example": False, "x.merge.example": False, "evil.example@127.0.0.1": False,
     "127.0.0.1:80:80": False, "127.0.0.1/x": False, "127.0.0.2": False, "[::2]": False, "": False,
+    "2130706433": False, "0x7f000001": False, "0177.0.0.1": False, "127.1": False, "0": False,
+    "0.0.0.0": False,  # noqa: S104 - a name that is refused
+    "[::ffff:127.0.0.1]": False, "[::1%25lo]": False, "::1": False,
+    "localhost.": False, "localhost:": False, "localhost:x": False, "localhost#": False,
+    "localhost,evil.example": False, "localhost evil.example": False, "*": False,
 }  # fmt: skip
 ORIGINS = {  # of the page that asks for a change, and whether it is made
     OURS: True, "https://merge.example": True, "HTTP://127.0.0.1:8117": True,
@@ -42,6 +47,12 @@ ORIGINS = {  # of the page that asks for a change, and whether it is made
     "http://localhost:8117": False, f"{OURS}.evil.example": False, f"{OURS}/": False,
     "https://merge.example:444": False, "https://x.merge.example": False, "null": False,
     "file://127.0.0.1:8117": False, "127.0.0.1:8117": False, "": False,
+    "http://merge.example.evil.example": False, "http://evil.example#127.0.0.1:8117": False,
+    "http://127.0.0.1:8117@evil.example": False, "http://evil.example/127.0.0.1:8117": False,
+    "http://[::1]:8117": False, "ws://127.0.0.1:8117": False, "chrome-extension://x": False,
+    "http://127.0.0.1:8117, http://evil.example": False, " http://127.0.0.1:8117": False,
+    "http:127.0.0.1:8117": False, "http//127.0.0.1:8117": False, "*": False, "about:blank": False,
+    "http://192.168.1.2:8117": False, "http://127.0.0.1.:8117": False,
 }  # fmt: skip
 AUTHORIZATIONS = {
     f"Bearer {TOKEN}": True, f"bearer  {TOKEN}": True,
@@ -172,10 +183,8 @@ class Client:
         asyncio.run(app(head, self.receive, self.send))
 
 
-def test_a_body_that_does_not_come_is_not_waited_for_for_ever(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("service.middleware.BODY_SECONDS", 0.05)
+def test_a_body_that_does_not_come_is_not_waited_for_for_ever() -> None:
+    shell = Shell(Settings(limits=Limits(json_seconds=0.05)))
     client = Client({"type": "http.request", "body": b"x", "more_body": True})
     client.ask(shell.app())
     assert client.heard[0]["status"] == 408

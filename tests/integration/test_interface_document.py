@@ -16,12 +16,22 @@ import ckptmerge.wire
 from ckptmerge.wire.resource import Resource
 from ckptmerge.wire.runs import NewRun
 from service.interface import operations_of
-from service.middleware import OPEN_PATHS
-from service.problems import KINDS, MEDIA_TYPE, NOT_READY, UNEXPECTED, VALIDATION, kind_of_status
+from service.problems import (
+    INSUFFICIENT_SCOPE,
+    KINDS,
+    MEDIA_TYPE,
+    NOT_READY,
+    OVERLOADED,
+    UNEXPECTED,
+    VALIDATION,
+    kind_of_status,
+)
 from tests.integration.whole_service import TOKEN, whole_app
 
 JSON = "application/json"
-NAMED = {kind.slug: kind for kind in (*KINDS.values(), NOT_READY, UNEXPECTED, VALIDATION)}
+FURTHER = (NOT_READY, OVERLOADED, UNEXPECTED, VALIDATION, INSUFFICIENT_SCOPE)
+NAMED = {kind.slug: kind for kind in (*KINDS.values(), *FURTHER)}
+OPEN_PATHS = {"/healthz", "/readyz"}
 MAKING = {"put_blob", "put_held_out_set"}
 """Operations on one thing that need not be there before."""
 
@@ -145,8 +155,10 @@ def test_an_operation_says_what_is_refused_before_any_route_is_reached(api) -> N
             assert operation["security"] == []
         else:
             expected |= {401}
+        if path not in OPEN_PATHS:
+            expected |= {503}
         if method not in {"get", "head"}:
-            expected |= {403}
+            expected |= {403, 507}
         if "requestBody" in operation:
             expected |= {408, 413}
         assert expected <= statuses(operation), (method, path)

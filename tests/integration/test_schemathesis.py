@@ -13,7 +13,9 @@ import pytest
 from fastapi import FastAPI, Response
 from structlog.testing import capture_logs
 
+from ckptmerge.domain.token import Scope
 from ckptmerge.storage.records import ArtifactRecord, CheckpointRecord
+from service.auth import needs
 from tests.integration.whole_service import TOKEN, judged_app, serving, whole_app
 from tests.unit.workflow.conducted import World
 
@@ -58,10 +60,13 @@ checks.positive_data_acceptance.expected-statuses = [
     "2xx", "3xx", "401", "403", "404", "409", "412", "422",
 ]
 
-# An upload is announced, and may be announced larger than is taken or than the disk is.
+# An upload is announced, and may be announced larger than is taken or than the disk is, or under
+# the Idempotency-Key of another one.
 [[operations]]
 include-operation-id = ["create_upload"]
-checks.positive_data_acceptance.expected-statuses = ["2xx", "401", "403", "413", "429", "507"]
+checks.positive_data_acceptance.expected-statuses = [
+    "2xx", "401", "403", "413", "422", "429", "507",
+]
 checks.not_a_server_error.expected-statuses = ["2xx", "4xx", "507"]
 """
 
@@ -108,7 +113,10 @@ def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
 
 def lying(app: FastAPI) -> FastAPI:
     """Add an operation that answers what the document does not say."""
-    app.add_api_route("/v1/lies", lambda: Response(status_code=202), operation_id="lie")
+    app.add_api_route(
+        "/v1/lies", lambda: Response(status_code=202), operation_id="lie",
+        dependencies=[needs(Scope.READ)],
+    )  # fmt: skip
     return app
 
 

@@ -6,8 +6,9 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx2
@@ -19,29 +20,34 @@ SERVER = """
     import asyncio, sys
     from pathlib import Path
     from fastapi import FastAPI
+    from service.auth import Access, public
     from service.data_folder import DataFolder
     from service.middleware import guard
     from service import server
-    from service.settings import ConfigurationError, Settings
+    from service.settings import ConfigurationError, Deadlines, Settings
     from service.telemetry import Metrics, configure_logging
 
     configure_logging(sys.stderr, readable=False)
-    server.HEADER_SECONDS = 0.5
-    app, released = FastAPI(), asyncio.Event()
+    app, released = FastAPI(openapi_url=None), asyncio.Event()
 
-    @app.get("/slow")
+    @app.get("/slow", dependencies=[public()])
     async def slow() -> str:
         print("begun", flush=True)
         await released.wait()
         await asyncio.sleep(0.5)  # longer than uvicorn gives to those it does not wait for
         return "done"
 
-    guard(app, Settings(), Metrics())
+    @app.get("/stuck", dependencies=[public()])
+    async def stuck() -> None:
+        print("stuck", flush=True)
+        await asyncio.Event().wait()
+
+    guard(app, Settings(), Metrics(), Access(None, now=lambda: 0.0))
     try:
         with DataFolder(Path(sys.argv[1])):
             server.serve_app(
-                app, host="127.0.0.1", port=0,
-                on_ready=lambda port: print(port, flush=True),
+                app, host="127.0.0.1", port=0, deadlines=Deadlines(head_seconds=0.5),
+                on_ready=lambda port: print(port, flush=True), connections=3,
                 on_drain=lambda: (print("draining", flush=True), released.set()),
             )
             print("drained", flush=True)
@@ -107,3 +113,41 @@ def test_one_server_a_folder_and_a_signal_lets_requests_finish(tmp_path: Path) -
             httpx2.get(url)
     with DataFolder(tmp_path / "data"):
         pass  # and the folder is free again
+
+
+def test_a_second_signal_ends_the_server_whatever_goes_on(tmp_path: Path) -> None:
+    with started(tmp_path / "data") as server:
+        port = int(said(server))
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(b"GET /stuck HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert said(server) == "stuck"
+            server.send_signal(signal.SIGTERM)
+            assert said(server) == "draining"
+            server.send_signal(signal.SIGTERM)
+            # It would have waited for the request for much longer.
+            assert server.wait(timeout=10) == -signal.SIGTERM
+
+
+def test_one_connection_too_many_is_told_to_come_again(tmp_path: Path) -> None:
+    with started(tmp_path / "data") as server, ExitStack() as stack:
+        port = int(said(server))
+        lines = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            for _ in range(3)
+        ]
+        for line in lines:
+            line.sendall(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert line.recv(4096).startswith(b"HTTP/1.1 404")
+        url = f"http://127.0.0.1:{port}"
+        refused = httpx2.get(f"{url}/x")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+        assert refused.json()["type"] == "/problems/overloaded"
+        assert refused.headers["connection"] == "close"
+        assert httpx2.get(f"{url}/healthz").status_code == 404  # asked, though there is none here
+        lines.pop().close()
+        assert eventually(lambda: httpx2.get(f"{url}/x").status_code == 404)
+
+
+def eventually(what: Callable[[], bool]) -> bool:
+    """Say whether something comes to be so; the server hears of an end a little later."""
+    return any(what() or time.sleep(0.05) for _ in range(100))

@@ -9,7 +9,6 @@ from starlette.types import Message
 
 from ckptmerge.domain.digest import Digest
 from ckptmerge.storage.blobs import put, read
-from service import uploads
 from tests.integration.upload_service import AGE, UploadService, announcing, appending
 
 CONTENT = bytes(number % 251 for number in range(1000))
@@ -330,14 +329,15 @@ def test_what_came_before_a_cut_is_kept(service) -> None:
     assert read(service.blobs, DIGEST) == CONTENT
 
 
-def test_what_came_before_a_client_fell_silent_is_kept(service, monkeypatch) -> None:
-    monkeypatch.setattr(uploads, "SILENCE_SECONDS", 0.05)
+def test_what_came_before_a_client_fell_silent_is_kept(tmp_path) -> None:
+    service = UploadService(tmp_path / "impatient", silence_seconds=0.05)
     address = service.create(CONTENT)
     sender = Sender(address, 0, 1000)
     sender.say(CONTENT[:300])
     asyncio.run(sender.run(service.app))
     assert sender.status == 408
     assert service.offset(address) == 300
+    service.close()
 
 
 def test_of_two_appends_at_one_place_exactly_one_counts(service) -> None:

@@ -1,5 +1,6 @@
 """The service's own workers: replaced when they die, with nothing left of the dead."""
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -10,7 +11,8 @@ from service import engine
 from service.engine import Workers
 
 LEAVES_SOMETHING = (
-    "import tempfile, time; open(tempfile.mkdtemp(prefix='left-') + '/merge', 'w'); time.sleep(60)"
+    "import sys, tempfile, time; print('its last words', file=sys.stderr, flush=True); "
+    "open(tempfile.mkdtemp(prefix='left-') + '/merge', 'w'); time.sleep(60)"
 )
 
 
@@ -34,8 +36,10 @@ def test_what_a_killed_worker_was_writing_is_gone_when_the_next_one_starts(
     tmp_path: Path, workers: Workers
 ) -> None:
     with workers:
-        died: list[str] = []
-        workers.start(["cpu", "cpu"], "http://127.0.0.1:9", on_death=died.append)
+        died: list[tuple[str, int, str]] = []
+        workers.start(
+            ["cpu", "cpu"], "http://127.0.0.1:9", on_death=lambda *death: died.append(death)
+        )
         before = left(tmp_path, 2)
         names = dict(workers._names)
         workers._processes[0].kill()
@@ -44,7 +48,7 @@ def test_what_a_killed_worker_was_writing_is_gone_when_the_next_one_starts(
             time.sleep(0.01)
         after = left(tmp_path, 2)
         assert len(before & after) == 1, "the other worker's is its own"
-        assert died == [names[0]]
+        assert died == [(names[0], -9, "its last words\n")]
         assert workers._names[0] not in names.values(), "it must not be taken for the dead one"
     assert list(tmp_path.iterdir()) == []
 
@@ -72,3 +76,26 @@ def test_workers_of_a_service_with_tls_are_given_its_certificate_to_know_it_by(
         )
         option = workers._command.index("--certificate")
         assert Path(workers._command[option + 1]).read_text() == "of its own"
+
+
+def test_a_dead_worker_is_replaced_as_soon_as_the_disk_has_room(
+    tmp_path: Path, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, refused = Path.mkdir, []
+
+    def full(path: Path, *args: object, **kwargs: object) -> None:
+        if path.parent == workers._folder.path and len(refused) < 3:
+            refused.append(path)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, *args, **kwargs)
+
+    with workers:
+        workers.start(["cpu"], "http://127.0.0.1:9", on_death=lambda *_death: None)
+        before = left(tmp_path, 1)
+        monkeypatch.setattr(Path, "mkdir", full)
+        workers._processes[0].kill()
+        deadline = time.monotonic() + 20
+        while len(refused) < 3 or workers._processes[0].poll() is not None:
+            assert time.monotonic() < deadline, refused
+            time.sleep(0.01)
+        assert left(tmp_path, 1) != before

@@ -12,6 +12,7 @@ from ckptmerge.storage.folder import FolderBlobStore
 from ckptmerge.storage.memory import MemoryStore
 from ckptmerge.storage.records import BlobRecord, UploadRecord
 from ckptmerge.workflow.expire_uploads import expire_uploads
+from service.auth import Access
 from service.dependencies import State
 from service.middleware import guard
 from service.problems import answer_with_problems
@@ -39,7 +40,7 @@ class UploadService:
         self.app.include_router(blobs.router)
         self.app.include_router(uploads.router)
         answer_with_problems(self.app)
-        guard(self.app, chosen, Metrics())
+        guard(self.app, chosen, Metrics(), Access(chosen.token, now=lambda: 1.0))
         self.client = TestClient(self.app, base_url="http://127.0.0.1:8117")
 
     def create(self, content: bytes, length: int | None = None) -> str:

@@ -32,7 +32,7 @@ def believe(_request: object) -> NoReturn:
 def whole_app(folder: Path, store: Store | None = None, blobs: BlobStore | None = None) -> FastAPI:
     """Assemble the application, in memory where nothing else is said."""
     return create_app(
-        Settings(data=folder, token=TOKEN, limits=Limits(reserve=0)),
+        Settings(data=folder, token=TOKEN, limits=Limits(reserve=0, wrong_tokens=10**6)),
         store=store or MemoryStore(),
         blob_store=blobs or MemoryBlobStore(),
         propose=propose,

@@ -15,7 +15,9 @@ from ckptmerge.domain.retention import (
 
 NUMBER = st.none() | st.integers(1, 5)
 
-POLICIES = st.builds(Retention, keep_last=NUMBER, keep_every=NUMBER, keep_best=NUMBER)
+POLICIES = st.builds(
+    Retention, keep_last=NUMBER, keep_every=NUMBER, keep_best=NUMBER, ttl=NUMBER, quota=NUMBER
+)
 
 
 @st.composite
@@ -25,6 +27,8 @@ def any_holdings(draw: st.DrawFn) -> Holdings:
         HeldCheckpoint(
             id=f"c{attempt}-{step}", attempt=attempt, step=step,
             complete=draw(st.booleans()), pinned=draw(st.booleans()),
+            superseded=draw(st.booleans()), age=draw(st.integers(0, 6)),
+            bytes=draw(st.integers(0, 3)),
         )
         for attempt, step in places
     )  # fmt: skip
@@ -33,7 +37,7 @@ def any_holdings(draw: st.DrawFn) -> Holdings:
     merges = tuple(
         HeldMerge(
             id=f"a{number}", parents=tuple(draw(parents)), promoted=draw(st.booleans()),
-            pinned=draw(st.booleans()),
+            pinned=draw(st.booleans()), bytes=draw(st.integers(0, 3)),
         )
         for number in range(draw(st.integers(0, 5)))
     )  # fmt: skip
@@ -66,7 +70,11 @@ def test_nothing_protected_ever_goes(policy: Retention, held: Holdings) -> None:
     going = gone(policy, held)
     stays = [m for m in held.merges if m.id not in going]
     newest = sorted(
-        (c for c in held.checkpoints if c.complete and c.attempt == held.attempt),
+        (
+            c
+            for c in held.checkpoints
+            if c.complete and not c.superseded and c.attempt == held.attempt
+        ),
         key=lambda c: c.step,
     )[-held.window :]
     assert not going & held.best
@@ -91,3 +99,13 @@ def test_everything_has_one_fate_and_a_reason(policy: Retention, held: Holdings)
 @given(any_holdings())
 def test_without_rules_only_merges_that_nobody_promoted_go(held: Holdings) -> None:
     assert gone(Retention(), held) <= {m.id for m in held.merges if not m.promoted}
+
+
+@given(POLICIES, any_holdings())
+def test_what_stays_beyond_the_quota_is_what_nothing_may_take(
+    policy: Retention, held: Holdings
+) -> None:
+    fates = {fate.id: fate for fate in decide_fates(policy, held)}
+    staying = [x for x in (*held.checkpoints, *held.merges) if not fates[x.id].goes]
+    over = policy.quota is not None and sum(x.bytes for x in staying) > policy.quota
+    assert not over or all(fates[x.id].firm for x in staying if x.bytes)

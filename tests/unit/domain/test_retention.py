@@ -150,7 +150,68 @@ def test_every_checkpoint_and_merge_is_told_why() -> None:
     }
 
 
-@pytest.mark.parametrize("rule", ["keep_last", "keep_every", "keep_best"])
+def aged(*days: int) -> Holdings:
+    """Checkpoints of ten bytes each that arrived so many days ago."""
+    everything = (
+        checkpoint(1000 - day, age=day * DAY, bytes=10) for day in days
+    )  # fmt: skip
+    return holdings(checkpoints=tuple(everything), window=1)
+
+
+DAY = 86_400.0
+WEEK = tuple(range(7, -1, -1))
+
+
+@pytest.mark.parametrize(
+    ("retention", "expected"),
+    [
+        (Retention(ttl=int(3 * DAY)), steps(*(1000 - day for day in (7, 6, 5, 4)))),
+        (Retention(ttl=1), steps(*(1000 - day for day in WEEK[:-1]))),
+        # What any rule keeps stays.
+        (Retention(ttl=int(3 * DAY), keep_last=6), steps(993, 994)),
+        (Retention(ttl=int(3 * DAY), keep_every=995), steps(993, 994, 996)),
+        (Retention(ttl=int(30 * DAY)), set()),
+    ],
+)
+def test_checkpoints_go_when_they_are_old_enough(retention: Retention, expected: set[str]) -> None:
+    assert gone(retention, aged(*WEEK)) == expected
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"),
+    [(80, set()), (79, steps(993)), (50, steps(993, 994, 995)), (41, steps(993, 994, 995, 996))],
+)
+def test_beyond_the_quota_the_oldest_go_though_no_other_rule_says_so(
+    quota: int, expected: set[str]
+) -> None:
+    assert gone(Retention(quota=quota), aged(*WEEK)) == expected
+    assert gone(Retention(quota=quota, keep_last=8), aged(*WEEK)) == expected
+
+
+def test_a_quota_takes_nothing_that_is_protected() -> None:
+    held = replace(aged(*WEEK), best=frozenset({"c993"}), needed={"c994": "s1"})
+    assert gone(Retention(quota=1), held) == steps(995, 996, 997, 998, 999)
+
+
+def test_a_quota_takes_merges_first_and_then_what_they_were_made_of() -> None:
+    merges = tuple(
+        replace(merge(name, 993, 994), bytes=10) for name in ("a1", "a2")
+    )  # fmt: skip
+    held = replace(aged(*WEEK), merges=merges, best=frozenset({"a2"}))
+    assert gone(Retention(quota=90), held) == {"a1"}
+    assert gone(Retention(quota=80), held) == {"a1"} | steps(995)
+    released = replace(held, best=frozenset())
+    assert gone(Retention(quota=60), released) == {"a1", "a2"} | steps(993, 994)
+
+
+def test_a_quota_takes_superseded_checkpoints_before_anything_else() -> None:
+    held = aged(*WEEK)
+    wrong = checkpoint(999, age=0.0, bytes=10, superseded=True)
+    held = replace(held, checkpoints=(*held.checkpoints, replace(wrong, id="wrong")))
+    assert gone(Retention(quota=80), held) == {"wrong"}
+
+
+@pytest.mark.parametrize("rule", ["keep_last", "keep_every", "keep_best", "ttl", "quota"])
 def test_a_rule_that_keeps_nothing_is_refused(rule: str) -> None:
     with pytest.raises(InvalidInputError, match=f"{rule} must be at least 1, not 0"):
         Retention(**{rule: 0})

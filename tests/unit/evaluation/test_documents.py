@@ -4,6 +4,7 @@ import pytest
 
 from ckptmerge.domain.observation import Split
 from ckptmerge.errors import HeldOutSetError
+from ckptmerge.evaluation import documents
 from ckptmerge.evaluation.documents import Document, HeldOutSet, load_held_out, write_documents
 
 
@@ -167,6 +168,8 @@ def test_lines_without_a_domain_are_text_and_other_keys_are_ignored(tmp_path):
         ('{"text": "a", "ids": [1]}', "not both"),
         ('{"text": " \\n"}', "empty"),
         ('{"ids": []}', "empty"),
+        ('{"ids": [1, 9007199254740992]}', "never negative, nor 9007199254740992"),
+        ('{"text": "a", "domain": "' + "x" * 201 + '"}', "at most 200"),
         ('{"ids": [1, -2]}', "never negative"),
         ('{"ids": [1, 2.0]}', "whole numbers"),
         ('{"ids": [true]}', "whole numbers"),
@@ -221,3 +224,19 @@ def test_a_folder_is_refused(tmp_path):
     (tmp_path / "held.txt").mkdir()
     with pytest.raises(HeldOutSetError, match="cannot be read"):
         load_held_out(tmp_path / "held.txt")
+
+
+def test_a_line_longer_than_a_document_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "_LINE_LIMIT", 20)
+    (tmp_path / "x.jsonl").write_bytes(b'{"text":"a"}\n' + b"x" * 21)
+    with pytest.raises(HeldOutSetError, match=r"x\.jsonl, line 2: .*longer than the 20 bytes"):
+        load_held_out(tmp_path / "x.jsonl")
+
+
+def test_more_documents_than_a_set_has_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "_DOCUMENTS_LIMIT", 3)
+    (tmp_path / "x.jsonl").write_text('{"text":"a"}\n{"text":"b"}\n')
+    assert len(load_held_out(tmp_path / "x.jsonl")) == 2
+    (tmp_path / "x.jsonl").write_text('{"text":"a"}\n{"text":"b"}\n{"text":"c"}\n')
+    with pytest.raises(HeldOutSetError, match="3 lines or more"):
+        load_held_out(tmp_path / "x.jsonl")

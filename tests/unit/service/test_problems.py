@@ -80,6 +80,7 @@ def test_a_type_stands_for_one_status_and_one_title() -> None:
         (errors.DigestMismatchError, 422, "digest-mismatch"),
         (errors.TooLargeError, 413, "too-large"),
         (errors.OutOfSpaceError, 507, "out-of-space"),
+        (errors.DiskFailedError, 503, "disk-failed"),
         (errors.StepExistsError, 409, "step-exists"),
         (errors.NameTakenError, 409, "name-taken"),
         (errors.LeaseLostError, 409, "lease-lost"),

@@ -4,6 +4,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 
 from ckptmerge.cli.main import run
 from ckptmerge.domain.digest import Digest
@@ -15,6 +16,7 @@ from service.data_folder import DATABASE, DataFolder
 from service.operation import scrub as module
 from service.operation.scrub import QUARANTINE, scrub
 from service.settings import ConfigurationError
+from tests.integration.whole_service import TOKEN, whole_app
 from tests.unit.service.kept import (
     NOW,
     bytes_in,
@@ -121,6 +123,29 @@ def test_repair_moves_aside_and_the_next_start_says_what_is_lost(
         )  # fmt: skip
         assert _checkpoint(stores).missing == ()
     assert scrub(data).wrong == ()
+
+
+def test_what_was_moved_aside_is_not_served_until_it_is_sent_again(
+    data: Path, weights: Digest
+) -> None:
+    sound = place(data, weights).read_bytes()
+    flip(place(data, weights))
+    scrub(data, repair=True)
+    with stores_in(data) as stores:
+        reconcile(stores.store, stores.blobs, now=NOW, new_id=lambda kind: f"{kind}_new")
+        app = whole_app(data, stores.store, stores.blobs)
+        http = TestClient(
+            app, base_url="http://127.0.0.1:8117", headers={"Authorization": f"Bearer {TOKEN}"}
+        )
+        file = f"/v1/checkpoints/{_checkpoint(stores).id}/files/model.safetensors"
+        for address in (f"/v1/blobs/{weights}", file):
+            assert http.get(address).status_code == 404
+            assert http.head(address).status_code == 404
+        assert http.put(f"/v1/blobs/{weights}", content=sound).status_code == 201
+        for address in (f"/v1/blobs/{weights}", file):
+            assert http.get(address).content == sound
+        app.state.service.writer.shutdown()
+        app.state.service.readers.shutdown()
 
 
 def _checkpoint(stores) -> CheckpointRecord:

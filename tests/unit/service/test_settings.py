@@ -169,3 +169,42 @@ def test_devices_come_from_the_environment_too() -> None:
     assert settings.worker_devices == ("cuda:0", "cuda:1")
     with pytest.raises(ConfigurationError, match="devices"):
         load_settings(environ={"CKPTMERGE_DEVICES": "gpu 0"})
+
+
+DATABASE = "postgresql://me:hidden@db.example:5433/merges?sslmode=verify-full"
+
+
+def test_the_address_of_a_database_shows_up_without_its_password() -> None:
+    settings = load_settings(environ={"CKPTMERGE_DATABASE": DATABASE})
+    assert settings.database == DATABASE
+    assert "hidden" not in f"{settings!r} {settings} {settings.model_dump_json()}"
+    shown = settings.model_dump(mode="json")["database"]
+    assert shown == DATABASE.replace("hidden", "***")
+
+
+@pytest.mark.parametrize("hiding", ["password=hidden", "sslpassword=hidden"])
+def test_a_password_among_the_parameters_is_one_too(hiding: str, config: Path) -> None:
+    url = f"postgresql://me@db.example/merges?{hiding}"
+    assert "hidden" not in Settings(database=url).model_dump_json()
+    config.write_text(f"database: {url}\n")
+    with pytest.raises(ConfigurationError, match="CKPTMERGE_DATABASE") as refused:
+        load_settings(environ={}, config=config)
+    assert "hidden" not in str(refused.value)
+
+
+def test_a_database_may_stand_in_a_file_and_its_password_may_not(config: Path) -> None:
+    config.write_text("database: postgresql:///merges\n")
+    assert load_settings(environ={}, config=config).database == "postgresql:///merges"
+    config.write_text(f"database: {DATABASE}\n")
+    with pytest.raises(ConfigurationError, match="holds the password of a database") as refused:
+        load_settings(environ={}, config=config)
+    assert "hidden" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://me:hidden@host/db", "postgresql://me:hidden@host", "hidden", "postgresql://["]
+)
+def test_a_refused_database_is_not_repeated(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"database: .*postgresql://user@host") as refused:
+        load_settings(environ={"CKPTMERGE_DATABASE": url})
+    assert "hidden" not in f"{refused.value} {refused.value.__cause__}"

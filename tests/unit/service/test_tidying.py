@@ -18,9 +18,10 @@ class House(World):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.time = 1000.0
+        self.free = 1000
         self.tidy = Tidying(
             self.store, self.blobs, now=lambda: self.time, new_id=self.new_id, grace=10.0,
-            upload_age=10.0,
+            upload_age=10.0, free=lambda: self.free, watermark=100,
         )  # fmt: skip
 
     def change_run(self, **changes) -> None:
@@ -93,3 +94,23 @@ def test_bytes_go_with_the_checkpoint_without_waiting_for_that(house: House) -> 
     held = len(list(house.blobs))
     house.tidy(True)
     assert len(list(house.blobs)) == held - 1
+
+
+def test_checkpoints_that_age_go_in_time_although_nothing_comes(house: House) -> None:
+    house.change_run(retention=Retention(ttl=5000))
+    house.tidy(True)
+    assert house.removed() == []
+    house.time += 5000
+    house.tidy(False)
+    assert house.removed() == [10], "the others are the window that the next study may merge"
+
+
+@pytest.mark.parametrize(("free", "left"), [(100, 5), (99, 4)])
+def test_on_a_disk_that_is_nearly_full_what_retention_let_go_has_no_grace(
+    house: House, free: int, left: int
+) -> None:
+    house.time, house.free = 1.0, free
+    house.add_loose()
+    house.tidy(True)
+    assert house.removed() == [10]
+    assert len(list(house.blobs)) == left, "what nobody has named yet keeps its own in any case"

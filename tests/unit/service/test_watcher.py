@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from structlog.testing import capture_logs
 
-from service.watcher import Watcher
+from ckptmerge.client.client import Client
+from ckptmerge.errors import InvalidInputError
+from service.watcher import Watcher, _push
 
 
 @pytest.fixture
@@ -111,6 +114,65 @@ def test_what_a_link_points_to_is_never_taken(root: Path) -> None:
     watcher = Watcher(root, settled_after=5)
     watcher.look(0)
     assert names(watcher, 100) == []
+
+
+def test_why_a_folder_is_not_taken_is_said_once(root: Path) -> None:
+    (root / "step-1").mkdir()
+    (root / "step-1" / "model.safetensors").write_bytes(b"\x80\x04" + bytes(20))
+    watcher = Watcher(root, settled_after=5)
+    with capture_logs() as said:
+        for second in range(0, 100, 5):
+            assert names(watcher, second) == []
+    (warning,) = said
+    assert warning["path"] == str(root / "step-1")
+    assert "a Python pickle" in warning["reason"]
+
+
+def test_a_folder_that_becomes_a_link_after_it_settled_is_not_pushed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may write to the root has all the time between a look and a push."""
+    outside = write(root.parent / "step-1", 7.0)
+    watcher = Watcher(root, settled_after=5)
+    write(root / "step-1")
+    watcher.look(0)
+    (settled,) = watcher.look(5)
+    shutil.rmtree(root / "step-1")
+    (root / "step-1").symlink_to(outside)
+    with Client("http://127.0.0.1:9") as client:
+        monkeypatch.setattr(client, "push", lambda *_, **__: pytest.fail("it was read"))
+        _push(client, watcher, settled, "run")
+
+
+def test_what_is_pushed_is_what_was_opened(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outside = write(root.parent / "step-1", 7.0)
+    inside = (write(root / "step-1") / "model.safetensors").read_bytes()
+    pushed: list[bytes] = []
+
+    def flip_and_read(path: Path, **_: object) -> None:
+        (root / "step-1").rename(root.parent / "aside")
+        (root / "step-1").symlink_to(outside)
+        pushed.append((path / "model.safetensors").read_bytes())
+        raise InvalidInputError("enough")
+
+    watcher = Watcher(root, settled_after=5)
+    watcher.look(0)
+    (settled,) = watcher.look(5)
+    with Client("http://127.0.0.1:9") as client:
+        monkeypatch.setattr(client, "push", flip_and_read)
+        _push(client, watcher, settled, "run")
+    assert pushed == [inside]
+
+
+@pytest.mark.parametrize("state", ["[" * 100_000, '{"global_step": 1e999}', "[]", "\0"])
+def test_what_a_trainer_left_behind_does_not_end_the_watching(root: Path, state: str) -> None:
+    (write(root / "step-1") / "trainer_state.json").write_text(state)
+    watcher = Watcher(root, settled_after=5)
+    watcher.look(0)
+    (settled,) = watcher.look(5)
+    with Client("http://127.0.0.1:9") as client:
+        _push(client, watcher, settled, "run")
+    assert names(watcher, 10) == []
 
 
 def test_pipes_and_files_that_are_no_models_are_passed_over(root: Path) -> None:

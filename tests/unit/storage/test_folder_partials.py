@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ckptmerge.domain.digest import Digest
-from ckptmerge.errors import OutOfSpaceError
+from ckptmerge.errors import DiskFailedError, OutOfSpaceError
 from ckptmerge.storage import folder_partials
 from ckptmerge.storage.blobs import read
 from ckptmerge.storage.folder import FolderBlobStore
@@ -72,7 +72,9 @@ def test_a_new_partial_blobs_name_is_synced(blobs, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("call", ["fsync", "pwrite"])
-@pytest.mark.parametrize(("code", "error"), [(errno.EIO, OSError), (errno.ENOSPC, OutOfSpaceError)])
+@pytest.mark.parametrize(
+    ("code", "error"), [(errno.EIO, DiskFailedError), (errno.ENOSPC, OutOfSpaceError)]
+)
 def test_what_was_promised_outlives_a_disk_that_fails(
     blobs, monkeypatch, call: str, code: int, error: type[Exception]
 ) -> None:
@@ -97,7 +99,7 @@ def test_a_disk_that_fails_at_the_last_step_keeps_what_was_promised(blobs, monke
     with opened(blobs, 2000) as partial:
         partial.write(CONTENT[2000:])
         monkeypatch.setattr(Path, "hardlink_to", failing(errno.EIO))
-        with pytest.raises(OSError, match="Input/output"):
+        with pytest.raises(DiskFailedError, match="Input/output"):
             partial.commit()
     monkeypatch.undo()
     assert list(blobs) == []

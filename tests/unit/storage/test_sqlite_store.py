@@ -1,12 +1,13 @@
 """The SQLite store: durable settings, one schema, and no opening of what it does not know."""
 
+import resource
 import sqlite3
 from pathlib import Path
 
 import pytest
 from sqlalchemy import MetaData, inspect
 
-from ckptmerge.errors import InvalidInputError
+from ckptmerge.errors import DiskFailedError, InvalidInputError, OutOfSpaceError
 from ckptmerge.storage import sqlite
 from ckptmerge.storage.records import RECORDS, BlobRecord
 from ckptmerge.storage.schema import tables
@@ -37,6 +38,37 @@ def test_the_settings_are_those_that_survive_the_loss_of_power(tmp_path: Path) -
     store._writer.rollback()
     store.close()
     assert said == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "trusted_schema": 0}
+
+
+def test_a_full_disk_is_said_to_be_full_and_changes_nothing(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "s.sqlite")
+    pages = store._writer.exec_driver_sql("PRAGMA page_count").scalar()
+    store._writer.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    store._writer.rollback()
+    with pytest.raises(OutOfSpaceError, match="is full and nothing was recorded"):
+        blob(store, "a" * 20_000)
+    store._writer.exec_driver_sql(f"PRAGMA max_page_count = {2**30}")
+    store._writer.rollback()
+    blob(store, "b" * 20_000)
+    with store.read() as snapshot:
+        assert [record.hex[0] for record in snapshot.find(BlobRecord)] == ["b"]
+    store.close()
+
+
+def test_a_disk_that_fails_is_said_to_fail_and_changes_nothing(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "s.sqlite")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # A file that may not grow is an error of the disk to SQLite, and not a full one.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(DiskFailedError, match="and nothing was recorded"):
+            blob(store, "a")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    blob(store, "b")
+    with store.read() as snapshot:
+        assert [record.hex for record in snapshot.find(BlobRecord)] == ["b"]
+    store.close()
 
 
 def test_readers_cannot_write(tmp_path: Path) -> None:

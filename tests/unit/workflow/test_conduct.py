@@ -13,7 +13,12 @@ from ckptmerge.domain.checkpoint import FileEntry
 from ckptmerge.domain.study import StudyState
 from ckptmerge.domain.task import Outcome, TaskState
 from ckptmerge.domain.weights import MergeWeights
-from ckptmerge.errors import ProposerError, StepExistsError
+from ckptmerge.errors import (
+    DiskFailedError,
+    OutOfSpaceError,
+    ProposerError,
+    StepExistsError,
+)
 from ckptmerge.proposal.request import Proposal, ProposalRequest
 from ckptmerge.storage.blobs import put
 from ckptmerge.storage.records import (
@@ -347,3 +352,20 @@ def test_windows_that_were_skipped_are_counted(world: World) -> None:
     data = [e.data for e in world.all(EventRecord) if e.kind == "study-opened"][-1]
     assert data["steps"] == [50, 60, 70, 80]
     assert data["skipped"] == 2
+
+
+@pytest.mark.parametrize("error", [OutOfSpaceError("full"), DiskFailedError("failed")])
+def test_a_bad_disk_ends_no_study(error: Exception) -> None:
+    world = World()
+
+    def failing(_request: ProposalRequest) -> Proposal:
+        raise error
+
+    world.arrive(10)
+    world.arrive(20)
+    world.proposer = failing
+    with pytest.raises(type(error)):
+        world.conclude()
+    assert world.studies()[-1].state is StudyState.SEARCHING
+    world.proposer = propose
+    assert world.conclude().state is StudyState.DECIDED

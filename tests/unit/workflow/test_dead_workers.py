@@ -2,7 +2,7 @@
 
 import pytest
 
-from ckptmerge.domain.task import MAX_ATTEMPTS, TaskState
+from ckptmerge.domain.task import MAX_ATTEMPTS, Failure, TaskState
 from ckptmerge.errors import IllegalTransitionError
 from ckptmerge.storage.records import TaskRecord
 from ckptmerge.workflow.tasks import take_back
@@ -53,4 +53,4 @@ def test_a_task_that_kills_every_worker_is_given_up(world) -> None:
 def test_a_task_that_nobody_holds_cannot_be_lost(world) -> None:
     queued = next(r for r in world.all(TaskRecord) if r.state == TaskState.QUEUED)
     with pytest.raises(IllegalTransitionError, match="queued"):
-        queued.task.abandoned("nobody")
+        queued.task.abandoned("nobody", Failure.LOST)

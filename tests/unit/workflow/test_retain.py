@@ -50,7 +50,7 @@ class Keeper(World):
 
     def plan(self, policy: Retention) -> Plan:
         with self.store.read() as snapshot:
-            return plan_retention(snapshot, snapshot.find(RunRecord)[0], policy)
+            return plan_retention(snapshot, snapshot.find(RunRecord)[0], policy, now=9.0)
 
     def held(self) -> list[int]:
         """Return the steps whose bytes are there."""

@@ -12,6 +12,8 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+_WHOLE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
 _TEXT: dict[str, tuple[str, ...]] = {
     "blobs": (),
     "held_out_sets": (),
@@ -32,10 +34,10 @@ def upgrade() -> None:
         numbers = _NUMBERS.get(name, ())
         op.create_table(
             name,
-            sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+            sa.Column("seq", _WHOLE, primary_key=True, autoincrement=True),
             sa.Column("key", sa.String, nullable=False, unique=True),
             *(sa.Column(field, sa.String) for field in texts),
-            *(sa.Column(field, sa.Integer) for field in numbers),
+            *(sa.Column(field, _WHOLE) for field in numbers),
             sa.Column("body", sa.Text, nullable=False),
             sqlite_autoincrement=True,
         )

@@ -8,12 +8,14 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+_WHOLE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
 
 def upgrade() -> None:
     """Make the table."""
     op.create_table(
         "scores",
-        sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("seq", _WHOLE, primary_key=True, autoincrement=True),
         sa.Column("key", sa.String, nullable=False, unique=True),
         sa.Column("body", sa.Text, nullable=False),
         sqlite_autoincrement=True,
