@@ -39,7 +39,7 @@ def test_an_id_that_could_not_be_logged_is_replaced(shell: Shell, given: str) ->
 
 def test_a_service_whose_parts_work_is_ready(shell: Shell) -> None:
     answer = shell.client().get("/readyz")
-    assert answer.json() == {"ready": True, "checks": {"database": True}}
+    assert answer.json() == {"ready": True, "checks": {"database": True}, "workers": {}}
 
 
 def test_a_service_with_a_broken_part_lives_but_is_not_ready(shell: Shell) -> None:
