@@ -21,11 +21,11 @@ from ckptmerge.workflow.believe import Believer
 from ckptmerge.workflow.conduct import Conductor
 from ckptmerge.workflow.desk import Desk
 from service import docs
-from service.auth import Access
 from service.conducting import Conducting
 from service.dashboard import page
 from service.dependencies import State
-from service.middleware import guard
+from service.gate.auth import Access
+from service.gate.middleware import guard
 from service.problems import answer_with_problems
 from service.routes import (
     arrivals,

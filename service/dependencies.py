@@ -16,7 +16,7 @@ from ckptmerge.domain.task import Failure
 from ckptmerge.storage.blobs import BlobStore
 from ckptmerge.storage.store import Snapshot, Store, Unit
 from ckptmerge.workflow.tasks import take_back
-from service.capacity import Capacity
+from service.gate.capacity import Capacity
 from service.line import Line
 from service.roster import Roster
 from service.settings import Limits as LimitsSettings

@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from starlette.exceptions import HTTPException
 
 from ckptmerge.domain.token import Scope
-from service.auth import needs, scopes_of
+from service.gate.auth import needs, scopes_of
 from service.interface import complete, operations_of
 from service.problems import (
     DRAINING,

@@ -9,8 +9,8 @@ from typing import Any
 
 from ckptmerge.errors import CkptmergeError, DiskFailedError, OutOfSpaceError
 from ckptmerge.wire.resource import Resource
-from service.capacity import ALWAYS
-from service.middleware import SAFE_METHODS
+from service.gate.capacity import ALWAYS
+from service.gate.middleware import SAFE_METHODS
 from service.problems import (
     EXAMPLE_ID,
     INSUFFICIENT_SCOPE,

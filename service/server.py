@@ -16,7 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.capacity import ALWAYS, COME_AGAIN
+from service.gate.capacity import ALWAYS, COME_AGAIN
 from service.problems import OVERLOADED, Kind, kind_of_status, problem_response
 from service.settings import ConfigurationError, Deadlines
 from service.telemetry import request_id

@@ -16,8 +16,8 @@ from ckptmerge.wire.studies import StudyResource, TrialResource
 from ckptmerge.workflow.answers import run_resource, study_resource, trial_resources
 from ckptmerge.workflow.best import best_of
 from ckptmerge.workflow.stored import load_study
-from service.auth import needs
 from service.dependencies import Service
+from service.gate.auth import needs
 
 SHOWN = 50
 """Runs on one page; the newest."""

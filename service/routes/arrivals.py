@@ -29,8 +29,8 @@ from ckptmerge.wire.runs import NewRun
 from ckptmerge.workflow.admit import Admission, admit
 from ckptmerge.workflow.answers import checkpoint_resource
 from ckptmerge.workflow.begin_upload import still_to_come
-from service.auth import needs
 from service.dependencies import By, Service, State
+from service.gate.auth import needs
 from service.interface import Responses, refusals
 from service.routes.checkpoints import RAW, StepInPath
 from service.routes.runs import DEFAULT_SET, InPath, new_run

@@ -10,8 +10,8 @@ from ckptmerge.wire import examples
 from ckptmerge.wire.resource import FileName
 from ckptmerge.workflow.answers import timestamp
 from ckptmerge.workflow.lineage import recipe_of
-from service.auth import needs
 from service.dependencies import Service
+from service.gate.auth import needs
 from service.interface import refusals
 from service.routes.checkpoints import file_response
 from service.routes.transfers import CONDITIONS, RANGES, described, sent

@@ -9,8 +9,8 @@ from ckptmerge.storage.records import AuditRecord
 from ckptmerge.storage.store import Snapshot
 from ckptmerge.wire.tokens import AuditPage
 from ckptmerge.workflow.audit_log import audit_entry
-from service.auth import needs
 from service.dependencies import Service
+from service.gate.auth import needs
 
 router = APIRouter(prefix="/v1/audit", tags=["access"])
 

@@ -13,8 +13,8 @@ from ckptmerge.workflow.audit_log import record_act
 from ckptmerge.workflow.best import best_of
 from ckptmerge.workflow.pin import pin_best, unpin_best
 from ckptmerge.workflow.stored import require
-from service.auth import needs
 from service.dependencies import By, Service
+from service.gate.auth import needs
 from service.interface import refusals
 from service.routes.checkpoints import redirect_to
 from service.routes.runs import InPath

@@ -11,9 +11,9 @@ from ckptmerge.errors import DigestMismatchError
 from ckptmerge.storage.store import Unit
 from ckptmerge.workflow.begin_upload import still_to_come
 from ckptmerge.workflow.blob_records import put_on_record
-from service.auth import needs
 from service.dependencies import Limits, Service
 from service.downloads import blob_response
+from service.gate.auth import needs
 from service.interface import refusals
 from service.routes.transfers import BYTES, CONDITIONS, RANGES, UPLOAD, described, sent
 from service.uploads import announced, receive

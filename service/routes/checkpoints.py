@@ -16,9 +16,9 @@ from ckptmerge.wire.checkpoints import CheckpointPage, CheckpointResource
 from ckptmerge.wire.resource import File, FileName
 from ckptmerge.workflow.answers import checkpoint_resource, timestamp
 from ckptmerge.workflow.stored import at_step, require
-from service.auth import needs
 from service.dependencies import Service, State
 from service.downloads import blob_response
+from service.gate.auth import needs
 from service.interface import refusals
 from service.routes.runs import MISSING, InPath
 from service.routes.transfers import CONDITIONS, RANGES, described, sent

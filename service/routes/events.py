@@ -14,8 +14,8 @@ from ckptmerge.wire import examples
 from ckptmerge.wire.resource import RunName
 from ckptmerge.wire.studies import EventResource
 from ckptmerge.workflow.answers import event_resource
-from service.auth import needs
 from service.dependencies import Service, State
+from service.gate.auth import needs
 
 router = APIRouter(prefix="/v1/events", tags=["events"])
 

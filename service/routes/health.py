@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from ckptmerge.domain.token import Scope
 from ckptmerge.wire.resource import shown
-from service.auth import needs, public
+from service.gate.auth import needs, public
 from service.interface import refusals
 from service.problems import NOT_READY, FieldError, problem_response
 from service.telemetry import Metrics

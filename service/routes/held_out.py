@@ -19,8 +19,8 @@ from ckptmerge.workflow.audit_log import record_act
 from ckptmerge.workflow.blob_files import laid_out
 from ckptmerge.workflow.blob_records import put_files_on_record, put_on_record
 from ckptmerge.workflow.stored import require
-from service.auth import needs
 from service.dependencies import By, Limits, Service
+from service.gate.auth import needs
 from service.interface import refusals
 from service.routes.transfers import UPLOAD
 from service.uploads import announced, receive

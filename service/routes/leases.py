@@ -45,8 +45,8 @@ from ckptmerge.workflow.tasks import (
     renew_lease,
 )
 from ckptmerge.workflow.vet import require_same_as_others, vet
-from service.auth import needs
 from service.dependencies import Service, State
+from service.gate.auth import needs
 from service.interface import Details, refusals
 from service.line import Place
 from service.roster import STRIKES

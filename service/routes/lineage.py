@@ -10,8 +10,8 @@ from ckptmerge.storage.records import RunRecord
 from ckptmerge.wire.lineage import ArtifactResource, Lineage
 from ckptmerge.workflow.lineage import artifact_resource, lineage_of_artifact, lineage_of_run
 from ckptmerge.workflow.stored import require
-from service.auth import needs
 from service.dependencies import Service
+from service.gate.auth import needs
 from service.interface import refusals
 from service.routes.artifacts import promoted
 from service.routes.runs import MISSING, InPath

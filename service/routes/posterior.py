@@ -20,8 +20,8 @@ from ckptmerge.workflow.believe import (
     read_candidate,
 )
 from ckptmerge.workflow.stored import StoredStudy, load_study
-from service.auth import needs
 from service.dependencies import Service, State
+from service.gate.auth import needs
 from service.interface import refusals
 
 KEPT = 64

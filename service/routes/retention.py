@@ -19,8 +19,8 @@ from ckptmerge.workflow.audit_log import record_act
 from ckptmerge.workflow.collect import collect
 from ckptmerge.workflow.retain import Item, Plan, freed_by, pin_checkpoint, plan_retention, retain
 from ckptmerge.workflow.stored import require
-from service.auth import needs
 from service.dependencies import By, Service, State
+from service.gate.auth import needs
 from service.interface import refusals
 from service.routes.runs import InPath
 

@@ -36,9 +36,9 @@ from ckptmerge.workflow.blob_files import laid_out
 from ckptmerge.workflow.blob_records import put_files_on_record, put_on_record
 from ckptmerge.workflow.change_run import change_run as make_change
 from ckptmerge.workflow.stored import require
-from service.auth import needs
 from service.dependencies import By, Service, State
 from service.downloads import lists_tag
+from service.gate.auth import needs
 from service.interface import refusals
 from service.routes.transfers import BYTES, UPLOAD
 from service.uploads import announced, receive

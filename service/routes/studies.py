@@ -28,8 +28,8 @@ from ckptmerge.workflow.audit_log import record_act
 from ckptmerge.workflow.cancel import cancel_study
 from ckptmerge.workflow.open_by_hand import open_by_hand
 from ckptmerge.workflow.stored import load_study, require
-from service.auth import needs
 from service.dependencies import By, Service
+from service.gate.auth import needs
 from service.interface import Details, refusals
 
 router = APIRouter(prefix="/v1/studies", tags=["studies"])

@@ -17,8 +17,8 @@ from ckptmerge.workflow.access_tokens import (
     revoke_token,
     token_resource,
 )
-from service.auth import Access, needs
 from service.dependencies import By, Service
+from service.gate.auth import Access, needs
 from service.interface import refusals
 
 Limit = Annotated[int, Query(ge=1, le=1000)]

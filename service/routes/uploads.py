@@ -34,8 +34,8 @@ from ckptmerge.storage.records import UploadRecord
 from ckptmerge.storage.store import Snapshot, Unit
 from ckptmerge.workflow.begin_upload import Begun, begin_upload, still_to_come
 from ckptmerge.workflow.blob_records import put_on_record
-from service.auth import needs
 from service.dependencies import Limits, Service, State
+from service.gate.auth import needs
 from service.interface import Details, refusals
 from service.problems import kind_of, problem_response
 from service.routes.transfers import UPLOAD

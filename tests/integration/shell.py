@@ -13,9 +13,9 @@ from fastapi.testclient import TestClient
 
 from ckptmerge.domain.token import Scope
 from ckptmerge.errors import MissingError
-from service.auth import Access, needs
 from service.docs import document
-from service.middleware import guard
+from service.gate.auth import Access, needs
+from service.gate.middleware import guard
 from service.problems import answer_with_problems
 from service.routes.health import health_router
 from service.settings import Settings

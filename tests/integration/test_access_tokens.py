@@ -17,8 +17,8 @@ from ckptmerge.storage.memory_blobs import MemoryBlobStore
 from ckptmerge.storage.records import EventRecord, TokenRecord
 from ckptmerge.workflow.access_tokens import note_use
 from service.app import create_app
-from service.auth import Access, needs, public
-from service.middleware import guard
+from service.gate.auth import Access, needs, public
+from service.gate.middleware import guard
 from service.settings import Limits, Settings
 from service.telemetry import Metrics
 from tests.integration.whole_service import TOKEN, believe

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.middleware import SECURITY_HEADERS, RequestLog
+from service.gate.middleware import SECURITY_HEADERS, RequestLog
 from service.problems import Problem
 from service.settings import Limits, Settings
 from tests.integration.shell import LARGEST, OURS, TOKEN, Shell, events, log_lines

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from ckptmerge.domain.token import Scope
 from ckptmerge.storage.records import ArtifactRecord, CheckpointRecord
-from service.auth import needs
+from service.gate.auth import needs
 from tests.integration.whole_service import TOKEN, judged_app, serving, whole_app
 from tests.unit.workflow.conducted import World
 

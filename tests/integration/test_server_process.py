@@ -20,9 +20,9 @@ SERVER = """
     import asyncio, sys
     from pathlib import Path
     from fastapi import FastAPI
-    from service.auth import Access, public
+    from service.gate.auth import Access, public
     from service.data_folder import DataFolder
-    from service.middleware import guard
+    from service.gate.middleware import guard
     from service import server
     from service.settings import ConfigurationError, Deadlines, Settings
     from service.telemetry import Metrics, configure_logging

@@ -12,9 +12,9 @@ from ckptmerge.storage.folder import FolderBlobStore
 from ckptmerge.storage.memory import MemoryStore
 from ckptmerge.storage.records import BlobRecord, UploadRecord
 from ckptmerge.workflow.expire_uploads import expire_uploads
-from service.auth import Access
 from service.dependencies import State
-from service.middleware import guard
+from service.gate.auth import Access
+from service.gate.middleware import guard
 from service.problems import answer_with_problems
 from service.routes import blobs, uploads
 from service.settings import Limits, Settings

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from starlette.datastructures import Headers
 
-from service.capacity import Capacity
+from service.gate.capacity import Capacity
+from service.gate.traffic import Traffic, traffic_of
 from service.settings import Limits
-from service.traffic import Traffic, traffic_of
 
 RAW, JSON = "application/octet-stream", "application/json"
 BOUNDS = Limits(uploads_at_once=2, downloads_at_once=2, waiting_at_once=2, requests_at_once=2)

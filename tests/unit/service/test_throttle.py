@@ -2,8 +2,8 @@
 
 import pytest
 
-from service import throttle
-from service.throttle import Throttle
+from service.gate import throttle
+from service.gate.throttle import Throttle
 
 
 class Clock:

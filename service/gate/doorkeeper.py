@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from service.auth import Access, Doors, Ended, Identity, Needs
+from service.gate.auth import Access, Doors, Ended, Identity, Needs
+from service.gate.throttle import Throttle
 from service.problems import INSUFFICIENT_SCOPE, Kind, kind_of_status
-from service.throttle import Throttle
 
 _UNAUTHORIZED = kind_of_status(401)
 

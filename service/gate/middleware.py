@@ -17,14 +17,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.auth import Access, Doors
-from service.capacity import Capacity
-from service.doorkeeper import Admission, Doorkeeper, Refusal
+from service.gate.auth import Access, Doors
+from service.gate.capacity import Capacity
+from service.gate.doorkeeper import Admission, Doorkeeper, Refusal
+from service.gate.throttle import Throttle
+from service.gate.traffic import streams, traffic_of
 from service.problems import kind_of_status, problem_response, unexpected
 from service.settings import Limits, Settings
 from service.telemetry import Metrics, request_id
-from service.throttle import Throttle
-from service.traffic import streams, traffic_of
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -57,8 +57,8 @@ def guard(
 ) -> None:
     """Put the gate before ``app``, and the log around both.
 
-    Each of the routes must say for whom it is (`service.auth.needs`): the service does not start
-    otherwise.
+    Each of the routes must say for whom it is (`service.gate.auth.needs`): the service does not
+    start otherwise.
 
     Args:
         app: What is guarded.

@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from service.doorkeeper import Refusal
+from service.gate.doorkeeper import Refusal
+from service.gate.traffic import Traffic
 from service.problems import DRAINING, OVERLOADED
 from service.settings import Limits
-from service.traffic import Traffic
 
 ALWAYS = frozenset({"/healthz", "/readyz"})
 """Answered whatever there is to do: who is not heard of is taken for dead, and started anew."""
