@@ -92,7 +92,7 @@ def run_service(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
                 port=settings.port,
                 on_ready=ready,
                 on_drain=drain,
-                finished=app.state.service.gate.capacity.transferred,
+                finished=app.state.service.capacity.transferred,
                 behind_proxy=settings.behind_proxy,
                 tls=(settings.tls_certificate, settings.tls_key)
                 if settings.tls_certificate is not None and settings.tls_key is not None

@@ -1,7 +1,7 @@
 """``python -m tests.torture [AREA...]``: break what can be broken, and print one table at the end.
 
-Exits with 1 where a promise does not hold or an area could not be tried. Run it as root, on a
-machine that does nothing else: loop devices, mounts and traced processes are its own.
+Exits with 1 where a promise does not hold, and with 77 where an area could not be tried. Run it as
+root, on a machine that does nothing else: loop devices, mounts and traced processes are its own.
 """
 
 import argparse
@@ -11,12 +11,13 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from tests.torture.areas import AREAS, torture_of
-from tests.torture.finding import Finding, Scale, as_markdown
+from tests.torture.finding import NOT_TRIED, CannotTryError, Finding, Scale, as_markdown
 
 CACHE = Path(__file__).parents[2] / ".cache"
 
@@ -32,15 +33,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scale = Scale.SHORT if chosen.short else Scale.FULL
     begin = time.perf_counter()
     findings: list[Finding] = []
+    untried: list[str] = []
     for area in AREAS:
         if area in chosen.areas or "all" in chosen.areas:
-            for finding in _tortured(area, scale):
-                print(finding, flush=True)
-                findings.append(finding)
+            try:
+                for finding in _tortured(area, scale):
+                    print(finding, flush=True)
+                    findings.append(finding)
+            except CannotTryError as reason:
+                untried.append(f"{area} could not be tried: {reason}")
     minutes = (time.perf_counter() - begin) / 60
     print(f"\n{os.cpu_count()} cores, Python {platform.python_version()}, {minutes:.0f} minutes\n")
-    print(as_markdown(findings))
-    return int(not all(finding.held for finding in findings))
+    print(as_markdown(findings), *untried, sep="\n")
+    if not all(finding.held for finding in findings):
+        return 1
+    return NOT_TRIED if untried else 0
 
 
 def _tortured(area: str, scale: Scale) -> Iterator[Finding]:
@@ -49,13 +56,12 @@ def _tortured(area: str, scale: Scale) -> Iterator[Finding]:
     ) as folder:
         try:
             yield from torture_of(area)(scale, Path(folder))
-        except Exception as error:  # noqa: BLE001 - what cannot be tried is a finding, not the end
-            yield Finding(
-                area=area,
-                promise="can be tried",
-                figure=f"{type(error).__name__}: {error}",
-                held=False,
-            )
+        except CannotTryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - what breaks the torture itself is a finding
+            traceback.print_exc()
+            figure = f"{type(error).__name__}: {error}"
+            yield Finding(area=area, promise="is tried to its end", figure=figure, held=False)
 
 
 def _end(number: int, _frame: object) -> NoReturn:

@@ -22,6 +22,10 @@ class Scale(Enum):
         return short if self is Scale.SHORT else full
 
 
+NOT_TRIED = 77
+"""Exit code where an area could not be tried, and nothing that was tried is broken."""
+
+
 class CannotTryError(Exception):
     """What an area needs is not on this machine; the message names what to install, or to be."""
 

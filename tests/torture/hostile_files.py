@@ -26,6 +26,10 @@ GROWTH = 200 * 10**6
 SHOWN = 5
 
 
+_BATCHES = 12
+"""Of nine races each, in which a careless reader must lose one."""
+
+
 def torture(scale: Scale, scratch: Path) -> Iterator[Finding]:
     """Hand in what nobody should."""
     with _quiet():
@@ -177,13 +181,16 @@ def _in_moving_folders(scale: Scale, scratch: Path) -> Iterator[Finding]:
         figure=f"{outside} from outside, {inside} from inside",
         held=outside == 0 < inside,
     )
-    fooled, _ = watched_folders.canaries_through(
-        folders["naive"], 3, watched_folders.looks_then_opens
-    )
+    fooled, batch = 0, 0
+    while not fooled and batch < _BATCHES:  # a race is only ever lost by chance
+        batch += 1
+        fooled, _ = watched_folders.canaries_through(
+            folders["naive"] / str(batch), 3, watched_folders.looks_then_opens
+        )
     yield Finding(
         area=AREA,
         promise="control: who looks for links first and opens afterwards takes files from outside",
-        figure=f"{fooled} races lost of 9",
+        figure=f"{fooled} races lost of {9 * batch}",
         held=fooled > 0,
     )
 
