@@ -5,61 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
-from httpx2 import Response
-from starlette.testclient import TestClient
 from starlette.types import Message
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from ckptmerge.domain.token import Scope
-from ckptmerge.storage.memory import MemoryStore
-from ckptmerge.storage.memory_blobs import MemoryBlobStore
-from ckptmerge.storage.records import EventRecord, TokenRecord
+from ckptmerge.storage.records import EventRecord
 from ckptmerge.workflow.access_tokens import note_use
-from service.app import create_app
-from service.gate.auth import Access, needs, public
-from service.gate.middleware import guard
-from service.settings import Limits, Settings
-from service.telemetry import Metrics
-from tests.integration.whole_service import TOKEN, believe
-from tests.unit.workflow.conducted import propose
-
-OURS = "http://127.0.0.1:8117"
-ADMIN = {"name": "me", "scopes": ["admin"]}
-
-
-class Place:
-    """A service whose clock stands still until the test moves it."""
-
-    def __init__(self, folder: Path, token: str | None = TOKEN, **limits: Any) -> None:
-        self.time = 1.8e9
-        self.store = MemoryStore()
-        self.folder = folder
-        self.settings = Settings(data=folder, token=token, limits=Limits(reserve=0, **limits))
-        self.app = self.start()
-
-    def start(self) -> FastAPI:
-        """Start on what is there, as after a restart."""
-        self.app = create_app(
-            self.settings, store=self.store, blob_store=MemoryBlobStore(),
-            propose=propose, believe=believe,
-        )  # fmt: skip
-        self.app.state.service.now = lambda: self.time
-        return self.app
-
-    def ask(self, method: str, path: str, token: str | None = None, **more: Any) -> Response:
-        headers = {} if token is None else {"authorization": f"Bearer {token}"}
-        client = TestClient(self.app, base_url=OURS)
-        return client.request(method, path, headers=headers, **more)
-
-    def make(self, token: str | None = TOKEN, **new: Any) -> dict[str, Any]:
-        answer = self.ask("POST", "/v1/tokens", token, json=new)
-        assert answer.status_code == 201, answer.text
-        return answer.json()
-
-    def records(self) -> list[TokenRecord]:
-        with self.store.read() as snapshot:
-            return snapshot.find(TokenRecord)
+from tests.integration.access_place import ADMIN, Place
+from tests.integration.whole_service import TOKEN
 
 
 @pytest.fixture
@@ -357,100 +309,3 @@ def test_a_use_that_was_refused_is_none(place: Place) -> None:
     made = place.make(name="reader", scopes=["read"])
     place.ask("GET", "/v1/tokens", made["token"])
     assert place.app.state.access.take_used() == {}
-
-
-# --------------------------------------------------------------------------- wrong tokens
-
-
-def attempts(place: Place, address: str, tokens: list[str]) -> list[int]:
-    """Try tokens from an address, as a proxy on this machine says it."""
-    app = ProxyHeadersMiddleware(place.app, trusted_hosts="127.0.0.1")
-    client = TestClient(app, base_url=OURS, client=("127.0.0.1", 5000))
-    return [
-        client.get(
-            "/v1/runs", headers={"authorization": f"Bearer {token}", "x-forwarded-for": address}
-        ).status_code
-        for token in tokens
-    ]
-
-
-def test_ten_wrong_tokens_a_minute_and_then_a_pause(place: Place) -> None:
-    assert attempts(place, "192.0.2.1", ["wrong"] * 12) == [401] * 10 + [429] * 2
-    answer = place.ask("GET", "/v1/runs", TOKEN)
-    assert answer.status_code == 200, "this comes from another address"
-
-
-def test_whoever_is_told_to_wait_is_told_how_long(tmp_path: Path) -> None:
-    place = Place(tmp_path, wrong_tokens=1)
-    place.ask("GET", "/v1/runs", "wrong")
-    refused = place.ask("GET", "/v1/runs", "wrong")
-    assert (refused.status_code, refused.headers["retry-after"]) == (429, "60")
-    assert refused.json()["type"] == "/problems/too-many-requests"
-
-
-def test_the_token_that_a_person_chose_cannot_be_guessed_meanwhile(place: Place) -> None:
-    attempts(place, "192.0.2.1", ["wrong"] * 10)
-    assert attempts(place, "192.0.2.1", [TOKEN]) == [429], "it is not even looked at"
-    assert attempts(place, "192.0.2.2", [TOKEN]) == [200]
-
-
-def test_a_token_that_was_given_out_is_let_in_from_anywhere(place: Place) -> None:
-    """A worker must not stand still because another program of its machine is set up wrongly."""
-    made = place.make(name="worker", scopes=["trial"])
-    attempts(place, "192.0.2.1", ["wrong"] * 10)
-    assert attempts(place, "192.0.2.1", [made["token"]]) == [200]
-
-
-def test_who_brings_no_token_or_one_that_has_ended_has_guessed_nothing(place: Place) -> None:
-    made = place.make(name="old", scopes=["read"], expires_in=1)
-    place.time += 2
-    assert attempts(place, "192.0.2.1", [made["token"]] * 12) == [401] * 12
-    assert {place.ask("GET", "/v1/runs").status_code for _ in range(12)} == {401}
-
-
-def test_a_forwarded_address_is_believed_of_a_proxy_on_this_machine_alone(place: Place) -> None:
-    client = TestClient(
-        ProxyHeadersMiddleware(place.app, trusted_hosts="127.0.0.1"),
-        base_url=OURS, client=("192.0.2.9", 5000),
-    )  # fmt: skip
-    statuses = [
-        client.get(
-            "/v1/runs",
-            headers={"authorization": "Bearer wrong", "x-forwarded-for": f"10.0.0.{number}"},
-        ).status_code
-        for number in range(11)
-    ]
-    assert statuses == [401] * 10 + [429]
-
-
-# --------------------------------------------------------------------------- deny by default
-
-
-@pytest.fixture
-def bare() -> FastAPI:
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    guard(app, Settings(), Metrics(), Access(None, now=lambda: 0.0))
-    return app
-
-
-def test_a_route_that_does_not_say_for_whom_it_is_keeps_the_service_from_starting(
-    bare: FastAPI,
-) -> None:
-    bare.get("/said", dependencies=[needs(Scope.READ)])(lambda: None)
-    bare.get("/forgotten")(lambda: None)
-    with pytest.raises(RuntimeError, match="/forgotten must say"), TestClient(bare):
-        pass
-
-
-def test_a_route_that_says_it_twice_does_so_too(bare: FastAPI) -> None:
-    bare.get("/both", dependencies=[needs(Scope.ADMIN), public()])(lambda: None)
-    with pytest.raises(RuntimeError, match="/both must say"), TestClient(bare):
-        pass
-
-
-def test_a_route_that_the_gate_did_not_decide_about_answers_nobody(bare: FastAPI) -> None:
-    bare.get("/x", dependencies=[public()])(lambda: "in")
-    with TestClient(bare, base_url=OURS, raise_server_exceptions=False) as client:
-        assert client.get("/x").json() == "in"
-        bare.get("/late", dependencies=[needs(Scope.ADMIN)])(lambda: "in")
-        assert client.get("/late").status_code == 500
